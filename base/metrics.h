@@ -1,0 +1,92 @@
+/*
+ * The metrics registry: counters, gauges and histograms for Prometheus.
+ *
+ *   thread ─> its own metrics_set ─> series (atomic adds, no lock) ─┐
+ *   thread ─> its own metrics_set ─> series ────────────────────────┴─> metrics_render: summed
+ *
+ * A set belongs to one thread, which alone creates series and writes them; any thread may render.
+ * Series live as long as the process, so an owner keeps the pointer and never looks up twice.
+ * The families are declared in one table in metrics.c: name, type, help, label names.
+ *
+ * SPDX-License-Identifier: MIT
+ */
+#ifndef SG_BASE_METRICS_H
+#define SG_BASE_METRICS_H
+
+#include <stdint.h>
+
+struct dynbuf;
+struct metrics_set;
+struct metrics_series;
+
+/* X(enumerator, type, name, help, label names ...); at most 4 labels. Durations are observed in
+ * microseconds and rendered in seconds. */
+#define METRICS_FAMILIES(X)                                                                        \
+    X(METRIC_HTTP_REQUESTS, COUNTER, "seatgrid_http_requests_total", "HTTP requests answered.",    \
+      "route", "shard", "node", "outcome")                                                         \
+    X(METRIC_HTTP_DURATION, HISTOGRAM, "seatgrid_http_request_duration_seconds",                   \
+      "From the first byte of a request to the answer handed to the socket.", "route", "shard",    \
+      "node", "outcome")                                                                           \
+    X(METRIC_HTTP_CONNECTIONS, GAUGE, "seatgrid_http_connections", "Open HTTP connections.",       \
+      "listener")                                                                                  \
+    X(METRIC_HTTP_REFUSED, COUNTER, "seatgrid_http_connections_refused_total",                     \
+      "HTTP connections closed at once because http.max_connections are open.", "listener")        \
+    X(METRIC_LANE_WAITING, GAUGE, "seatgrid_lane_waiting",                                         \
+      "Bookings that wait in a lane or are in flight.", "shard")                                   \
+    X(METRIC_BATCHES, COUNTER, "seatgrid_batches_total", "Booking batches sent, by outcome.",      \
+      "shard", "outcome")                                                                          \
+    X(METRIC_BATCH_BOOKINGS, COUNTER, "seatgrid_batch_bookings_total",                             \
+      "Booking requests sent in batches (divide by seatgrid_batches_total for the mean size).",    \
+      "shard")                                                                                     \
+    X(METRIC_BATCH_DURATION, HISTOGRAM, "seatgrid_batch_duration_seconds",                         \
+      "From sending a booking batch to its answer.", "shard", "node")                              \
+    X(METRIC_QUERY_DURATION, HISTOGRAM, "seatgrid_query_duration_seconds",                         \
+      "From sending a read to its answer.", "statement", "node", "outcome")                        \
+    X(METRIC_DB_CONNECTIONS, GAUGE, "seatgrid_db_connections", "Open PostgreSQL connections.",     \
+      "node", "use")                                                                               \
+    X(METRIC_DB_CONNECTS, COUNTER, "seatgrid_db_connects_total",                                   \
+      "PostgreSQL connection attempts, by outcome.", "node", "outcome")                            \
+    X(METRIC_SEATMAP_SHARED, COUNTER, "seatgrid_seatmap_requests_total",                           \
+      "Seat-map requests by how they were served: query, flight (shared), recent.", "how")         \
+    X(METRIC_NODE_UP, GAUGE, "seatgrid_node_up", "1 if the node answers its health probe.",        \
+      "shard", "node", "role")                                                                     \
+    X(METRIC_NODE_STALENESS, GAUGE, "seatgrid_node_staleness_ms",                                  \
+      "Age of the newest sampled primary LSN the replica has replayed; -1 when unknown.", "shard", \
+      "node")                                                                                      \
+    X(METRIC_PROBE_DURATION, HISTOGRAM, "seatgrid_probe_duration_seconds",                         \
+      "Health probe round trip.", "node")                                                          \
+    X(METRIC_REDIS_UP, GAUGE, "seatgrid_redis_up", "1 if Redis answers.", "node")                  \
+    X(METRIC_RELOADS, COUNTER, "seatgrid_reloads_total", "Shard-map reloads, by outcome.",         \
+      "outcome")                                                                                   \
+    X(METRIC_RELOAD_DURATION, HISTOGRAM, "seatgrid_reload_duration_seconds",                       \
+      "Reading, checking and publishing a shard map.", "outcome")                                  \
+    X(METRIC_MAP_VERSION, GAUGE, "seatgrid_map_version", "Version of the published shard map.",    \
+      "scope")
+
+enum metric_family {
+#define X(id, type, name, ...) id,
+    METRICS_FAMILIES(X)
+#undef X
+        METRIC_FAMILY_COUNT
+};
+
+/* A new set for the calling thread, registered for rendering. NULL when memory runs out.
+ * Lives until metrics_shutdown(). */
+struct metrics_set *metrics_set_new(void);
+/* The series of one family with these label values (as many as the family has labels, each copied
+ * and cut at 63 bytes). Creates it at first use; owner thread only. Never NULL: past the bound of
+ * 2,000 series a set answers with one shared overflow series of that family. */
+struct metrics_series *metrics_series(struct metrics_set *set, enum metric_family family,
+                                      const char *const *label_values);
+
+void metrics_add(struct metrics_series *series, int64_t n);           /* counters and gauges */
+void metrics_set_value(struct metrics_series *series, int64_t value); /* gauges */
+void metrics_observe_us(struct metrics_series *series, int64_t duration_us); /* histograms */
+
+/* All sets summed, in the Prometheus text format 0.0.4, with process and jemalloc figures. Any
+ * thread. */
+void metrics_render(struct dynbuf *out);
+/* Frees all sets. No thread may use any of them any more. */
+void metrics_shutdown(void);
+
+#endif

@@ -1,0 +1,104 @@
+/*
+ * The settings of `seatgrid serve`: one struct, filled from a libconfig file by one table.
+ *
+ * Every key, its type, bounds, default and explanation stand in the table in settings.c and nowhere
+ * else; configs/seatgrid.example.cfg is written from it and a test holds the two together.
+ * Durations end in _ms, sizes in _bytes.
+ *
+ * SPDX-License-Identifier: MIT
+ */
+#ifndef SG_BASE_SETTINGS_H
+#define SG_BASE_SETTINGS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+
+struct dynbuf;
+
+enum booking_strategy {
+    STRATEGY_BATCHED,
+    STRATEGY_PESSIMISTIC,
+    STRATEGY_OPTIMISTIC,
+    STRATEGY_NAIVE
+};
+
+#define SETTINGS_TEXT_MAX 1024
+
+struct settings {
+    int64_t workers;                   /* worker threads; 0: one a core */
+    char shard_map[SETTINGS_TEXT_MAX]; /* path; relative to the settings file */
+    struct {
+        char level[16];  /* debug info warn error */
+        char format[16]; /* text json */
+    } log;
+    struct {
+        char listen[256]; /* host:port */
+        int64_t backlog;
+        int64_t max_connections; /* over all workers */
+        int64_t max_header_bytes;
+        int64_t max_headers;
+        int64_t max_body_bytes;
+        int64_t request_timeout_ms;
+        int64_t idle_timeout_ms;
+        int64_t write_timeout_ms;
+        int64_t gzip_min_bytes;   /* smaller bodies are never compressed */
+        int64_t retry_after_ms;   /* told in Retry-After, rounded up to seconds */
+        int64_t drain_timeout_ms; /* at shutdown: how long requests may take to finish */
+    } http;
+    struct {
+        char listen[256];
+    } admin;
+    struct {
+        enum booking_strategy strategy;
+        int64_t max_seats;   /* a booking, at most ROUTER_SEATS_MAX */
+        int64_t deadline_ms; /* from acceptance to answer */
+        int64_t connections; /* to a primary, a worker and shard; 0: 1 batched, 16 otherwise */
+        int64_t batch_max;   /* bookings in one batch */
+        int64_t queue_max;   /* bookings waiting or in flight, a worker and shard */
+        int64_t optimistic_tries;
+    } booking;
+    struct {
+        int64_t max_seats; /* of an event's grid */
+    } events;
+    struct {
+        int64_t deadline_ms;
+        int64_t connections;          /* to a node, a worker */
+        int64_t pipeline_max;         /* reads in flight on one connection */
+        int64_t queue_max;            /* reads waiting, a worker and node */
+        int64_t max_staleness_ms;     /* default bound for a replica to be read from */
+        int64_t seatmap_recent_ms;    /* a seat map this young is served again without asking */
+        int64_t seatmap_recent_bytes; /* kept for that, a worker */
+    } reads;
+    struct {
+        int64_t connect_timeout_ms;
+        int64_t statement_timeout_ms; /* a batch or read without answer for so long: reconnect */
+        int64_t backoff_min_ms;
+        int64_t backoff_max_ms;
+    } postgres;
+    struct {
+        int64_t interval_ms;
+        int64_t timeout_ms;
+        int64_t down_after; /* failed probes in a row */
+        int64_t up_after;   /* good probes in a row */
+    } health;
+    struct {
+        int64_t ask_timeout_ms; /* how long a reload waits for the shards' word */
+    } reload;
+    struct {
+        char address[256]; /* host:port; "" for none */
+    } redis;
+};
+
+/* Defaults alone. */
+void settings_init(struct settings *settings);
+/* Reads the file over the defaults. On failure all problems are in *errors, one a line:
+ * "file:line: key: what is wrong; how to mend it". SG_IO, SG_CONFIG_INVALID or SG_NO_MEMORY. */
+enum sg_error settings_load(const char *path, struct settings *ret_settings, struct dynbuf *errors);
+/* Writes the annotated example file: every key with its default, bounds and meaning. */
+void settings_write_example(struct dynbuf *out);
+/* "batched", "pessimistic", "optimistic", "naive" */
+const char *booking_strategy_name(enum booking_strategy strategy);
+
+#endif
