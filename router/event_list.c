@@ -1,0 +1,185 @@
+/*
+ * The list of events over all shards: every shard is asked for its next `limit` events at once, and
+ * what comes back is merged by id.
+ *
+ *   event_list_start ─┬─> shard 1 ─┐
+ *                ├─> shard 2 ─┼─> all in: merge, cut at limit ─> fn
+ *                └─> shard n ─┘   (a shard that does not answer is named as missing)
+ *
+ * SPDX-License-Identifier: MIT
+ */
+#include "router/lookups.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/settings.h"
+#include "router/params.h"
+
+struct list;
+
+struct list_shard {
+    struct list *list;
+    char name[SHARDMAP_NAME_MAX + 1];
+    struct event_info *events; /* with names in one block behind them */
+    size_t count;
+    size_t next; /* during the merge */
+    bool missing;
+};
+
+struct list {
+    router_events_fn *fn;
+    void *arg;
+    size_t limit;
+    int64_t map_version;
+    size_t waiting; /* shards that have not answered */
+    size_t shard_count;
+    struct list_shard shards[];
+};
+
+static void list_free(struct list *list)
+{
+    for (size_t i = 0; i < list->shard_count; i++)
+        free(list->shards[i].events);
+    free(list);
+}
+
+/* Copies the rows: the result goes away before the last shard has answered. */
+static bool keep_rows(struct list_shard *shard, const PGresult *rows)
+{
+    size_t count = (size_t)PQntuples(rows);
+    size_t names_size = 1;
+    for (size_t i = 0; i < count; i++)
+        names_size += (size_t)PQgetlength(rows, (int)i, 1) + 1;
+    struct event_info *events = malloc(count * sizeof(*events) + names_size);
+    if (!events)
+        return false;
+    char *names = (char *)(events + count);
+    for (size_t i = 0; i < count; i++) {
+        int row = (int)i;
+        events[i] = (struct event_info){
+            .event_id = strtoll(PQgetvalue(rows, row, 0), NULL, 10),
+            .name = strcpy(names, PQgetvalue(rows, row, 1)),
+            .starts_at_us = strtoll(PQgetvalue(rows, row, 2), NULL, 10),
+            .rows = atoi(PQgetvalue(rows, row, 3)),
+            .cols = atoi(PQgetvalue(rows, row, 4)),
+            .available = strtoll(PQgetvalue(rows, row, 5), NULL, 10),
+        };
+        memcpy(events[i].shard, shard->name, sizeof(shard->name));
+        names += strlen(names) + 1;
+    }
+    shard->events = events;
+    shard->count = count;
+    return true;
+}
+
+/* The shard whose next event has the lowest id, or NULL at the end. */
+static struct list_shard *lowest(struct list *list)
+{
+    struct list_shard *best = NULL;
+    for (size_t i = 0; i < list->shard_count; i++) {
+        struct list_shard *shard = &list->shards[i];
+        if (shard->next < shard->count &&
+            (!best || shard->events[shard->next].event_id < best->events[best->next].event_id))
+            best = shard;
+    }
+    return best;
+}
+
+/* A copy of an event that a moved range left behind on another shard is shown once. */
+static size_t merge(struct list *list, struct event_info *ret_events)
+{
+    size_t count = 0;
+    struct list_shard *shard;
+    while (count < list->limit && (shard = lowest(list))) {
+        const struct event_info *event = &shard->events[shard->next++];
+        if (count == 0 || ret_events[count - 1].event_id != event->event_id)
+            ret_events[count++] = *event;
+    }
+    return count;
+}
+
+static void finish(struct list *list)
+{
+    struct event_info *events = calloc(list->limit, sizeof(*events));
+    const char **missing = calloc(list->shard_count, sizeof(*missing));
+    struct event_page page = {
+        .events = events, .missing_shards = missing, .map_version = list->map_version};
+    enum sg_error error = events && missing ? SG_OK : SG_NO_MEMORY;
+    for (size_t i = 0; error == SG_OK && i < list->shard_count; i++) {
+        if (list->shards[i].missing)
+            missing[page.missing_count++] = list->shards[i].name;
+    }
+    if (error == SG_OK && page.missing_count == list->shard_count)
+        error = SG_SHARD_UNAVAILABLE;
+    if (error == SG_OK) {
+        page.event_count = merge(list, events);
+        page.more = lowest(list) != NULL;
+    }
+    list->fn(list->arg, error, &page);
+    free(events);
+    free(missing);
+    list_free(list);
+}
+
+static void on_shard(void *arg, const struct call_reply *reply)
+{
+    struct list_shard *shard = arg;
+    if (reply->error != SG_OK || !keep_rows(shard, reply->result))
+        shard->missing = true;
+    if (--shard->list->waiting == 0)
+        finish(shard->list);
+}
+
+static enum sg_error ask(const struct router_config *config, struct calls *calls,
+                         struct list_shard *shard, int64_t after_id)
+{
+    struct params *params = malloc(sizeof(*params));
+    if (!params)
+        return SG_NO_MEMORY;
+    params_init(params);
+    params_i64(params, after_id);
+    params_i64(params, (int64_t)shard->list->limit + 1);
+    struct call_request request = {.target = CALL_READ,
+                                   .max_staleness_us =
+                                       config->settings->reads.max_staleness_ms * 1000,
+                                   .deadline_ms = config->settings->reads.deadline_ms,
+                                   .statement = STATEMENT_EVENTS,
+                                   .params = params};
+    memcpy(request.route.shard, shard->name, sizeof(shard->name));
+    request.route.map_version = shard->list->map_version;
+    return call_start(calls, &request, on_shard, shard);
+}
+
+enum sg_error event_list_start(const struct router_config *config, struct calls *calls,
+                               const struct shardmap *map, int64_t after_id, size_t limit,
+                               router_events_fn *fn, void *arg)
+{
+    size_t count = shardmap_shard_count(map);
+    struct list *list = calloc(1, sizeof(*list) + count * sizeof(list->shards[0]));
+    enum sg_error error = SG_OK;
+    if (!list)
+        return SG_NO_MEMORY;
+    list->fn = fn;
+    list->arg = arg;
+    list->limit = limit;
+    list->map_version = shardmap_version(map);
+    list->shard_count = count;
+    for (size_t i = 0; i < count; i++) {
+        struct list_shard *shard = &list->shards[i];
+        shard->list = list;
+        snprintf(shard->name, sizeof(shard->name), "%s", shardmap_shard(map, (int)i)->name);
+        enum sg_error refused = ask(config, calls, shard, after_id);
+        if (refused == SG_OK)
+            list->waiting++;
+        else
+            error = refused;
+        shard->missing = refused != SG_OK;
+    }
+    if (list->waiting == 0) {
+        list_free(list);
+        return error == SG_OK ? SG_SHARD_UNAVAILABLE : error;
+    }
+    return SG_OK;
+}

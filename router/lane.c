@@ -1,0 +1,583 @@
+/*
+ * The lane. See lane.h for the path of a booking.
+ *
+ * A booking is in exactly one place: waiting in a queue, or in flight in a slot. `all` holds those
+ * that have not been answered, in order of acceptance, which is the order of their deadlines.
+ *
+ * SPDX-License-Identifier: MIT
+ */
+#include "router/lane.h"
+
+#include <assert.h>
+#include <event2/event.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "base/metrics.h"
+#include "base/settings.h"
+#include "base/snapshot.h"
+#include "router/batch.h"
+#include "router/lane_batch.h"
+#include "router/pgconn.h"
+#include "router/topology.h"
+#include "router/txn.h"
+
+#define BUSY_TICK_US 20000
+#define IDLE_TICK_US 100000
+#define SLOTS_MAX 128
+
+struct lane_queue {
+    struct booking_op_list ops;
+    size_t count;
+};
+
+struct lane_slot {
+    struct lane *lane;
+    struct lane_queue *queue; /* its own (batched) or the lane's one */
+    struct pgconn *conn;      /* NULL while the shard has no primary */
+    struct txn *txn;          /* NULL with the strategy batched */
+    struct booking_op_list in_flight;
+    size_t in_flight_count;
+    bool paused;       /* until the next tick */
+    size_t limit;      /* of the next batch */
+    size_t limit_left; /* bookings to go before the limit is lifted again */
+};
+
+struct lane {
+    const struct router_config *config;
+    char shard[SHARDMAP_NAME_MAX + 1];
+    char node[SHARDMAP_NAME_MAX + 1]; /* the primary that the slots connect to; "" for none */
+    int64_t epoch;
+    uint64_t topology_serial;
+    struct booking_op_list all; /* not yet answered */
+    size_t count;               /* not yet freed */
+    struct lane_queue queues[SLOTS_MAX];
+    struct lane_slot slots[SLOTS_MAX];
+    size_t slot_count;
+    struct event *tick;
+    struct event *flush; /* runs behind the events of this turn of the loop: what they brought goes
+                            together */
+    bool flush_scheduled;
+    bool closing;
+    struct metrics_series *waiting_gauge;
+};
+
+/* --- slots --------------------------------------------------------------------------------------
+ */
+
+static size_t batch_max(const struct lane *lane)
+{
+    return (size_t)lane->config->settings->booking.batch_max;
+}
+
+static void unplace(struct booking_op *op, struct booking_op_list *list)
+{
+    TAILQ_REMOVE(list, op, place);
+}
+
+static void schedule_flush(struct lane *lane)
+{
+    if (lane->flush_scheduled || lane->closing)
+        return;
+    lane->flush_scheduled = true;
+    event_active(lane->flush, EV_TIMEOUT, 0);
+}
+
+/* Moves the first `count` of the queue into flight. */
+static void take(struct lane_slot *slot, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        struct booking_op *op = TAILQ_FIRST(&slot->queue->ops);
+        unplace(op, &slot->queue->ops);
+        op->in_flight = true;
+        TAILQ_INSERT_TAIL(&slot->in_flight, op, place);
+    }
+    slot->queue->count -= count;
+    slot->in_flight_count = count;
+}
+
+static void give_back(struct lane_slot *slot)
+{
+    struct booking_op *op;
+    while ((op = TAILQ_LAST(&slot->in_flight, booking_op_list)))
+        lane_again(slot, op);
+}
+
+static bool start_batch(struct lane_slot *slot)
+{
+    struct batch_item items[BATCH_MAX];
+    bool rivals[BATCH_MAX];
+    struct booking_op *op;
+    size_t count = 0;
+    size_t limit = slot->limit < BATCH_MAX ? slot->limit : BATCH_MAX;
+    TAILQ_FOREACH (op, &slot->queue->ops, place) {
+        if (count == limit)
+            break;
+        items[count++] = (struct batch_item){.event_id = op->event_id,
+                                             .seats = op->seats,
+                                             .seat_count = op->seat_count,
+                                             .idempotency_key = op->idempotency_key};
+    }
+    count = batch_plan(items, count, limit, rivals);
+    take(slot, count);
+    if (!lane_batch_send(slot, rivals, count))
+        return false;
+    if (slot->limit_left <= count) {
+        slot->limit = batch_max(slot->lane);
+        slot->limit_left = 0;
+    } else {
+        slot->limit_left -= count;
+    }
+    return true;
+}
+
+static bool slot_is_free(const struct lane_slot *slot)
+{
+    return slot->in_flight_count == 0 && !slot->paused && slot->conn && pgconn_is_ready(slot->conn);
+}
+
+static void start(struct lane_slot *slot)
+{
+    if (!slot_is_free(slot) || slot->queue->count == 0 || slot->lane->closing)
+        return;
+    bool sent;
+    if (slot->txn) {
+        take(slot, 1);
+        sent = txn_start(slot->txn, TAILQ_FIRST(&slot->in_flight));
+    } else {
+        sent = start_batch(slot);
+    }
+    if (!sent) {
+        give_back(slot);
+        slot->paused = true;
+    }
+}
+
+static void on_flush(evutil_socket_t fd, short what, void *arg)
+{
+    struct lane *lane = arg;
+    (void)fd;
+    (void)what;
+    lane->flush_scheduled = false;
+    for (size_t i = 0; i < lane->slot_count; i++)
+        start(&lane->slots[i]);
+}
+
+static void on_conn_ready(void *arg)
+{
+    struct lane_slot *slot = arg;
+    schedule_flush(slot->lane);
+}
+
+static void on_conn_lost(void *arg, const char *reason)
+{
+    struct lane_slot *slot = arg;
+    struct lane *lane = slot->lane;
+    (void)reason;
+    if (lane->config->on_suspect && lane->node[0])
+        lane->config->on_suspect(lane->config->on_suspect_arg, lane->node);
+}
+
+/* --- following the primary ----------------------------------------------------------------------
+ */
+
+static void disconnect(struct lane *lane)
+{
+    for (size_t i = 0; i < lane->slot_count; i++) {
+        pgconn_free(lane->slots[i].conn);
+        lane->slots[i].conn = NULL;
+    }
+    lane->node[0] = '\0';
+}
+
+static void connect_to(struct lane *lane, const struct shardmap_node *node)
+{
+    snprintf(lane->node, sizeof(lane->node), "%s", node->name);
+    for (size_t i = 0; i < lane->slot_count; i++) {
+        struct lane_slot *slot = &lane->slots[i];
+        slot->conn = pgconn_new(&(struct pgconn_config){.base = lane->config->base,
+                                                        .reap = lane->config->reap,
+                                                        .metrics = lane->config->metrics,
+                                                        .settings = lane->config->settings,
+                                                        .shard = lane->shard,
+                                                        .node = lane->node,
+                                                        .dsn = node->dsn,
+                                                        .use = PGCONN_WRITE,
+                                                        .on_ready = on_conn_ready,
+                                                        .on_lost = on_conn_lost,
+                                                        .arg = slot});
+    }
+}
+
+static const struct shardmap_node *find_node(const struct shardmap *map, const char *shard_name,
+                                             const char *node)
+{
+    int index = shardmap_shard_by_name(map, shard_name);
+    if (index < 0)
+        return NULL;
+    const struct shardmap_shard *shard = shardmap_shard(map, index);
+    for (size_t i = 0; i < shard->node_count; i++) {
+        if (strcmp(shard->nodes[i].name, node) == 0)
+            return &shard->nodes[i];
+    }
+    return NULL;
+}
+
+/* Connects to the primary that the topology names. While it names none, the connections to the last
+ * one stay (they come back by themselves if it does), unless it says that it is a replica now. */
+static void follow(struct lane *lane)
+{
+    const struct router_config *config = lane->config;
+    uint64_t serial = snapshot_serial(config->topologies);
+    if (serial == lane->topology_serial)
+        return;
+    lane->topology_serial = serial;
+    snapshot_begin(config->reader);
+    const struct topology *topology = snapshot_get(config->topologies);
+    const struct shardmap *map = snapshot_get(config->maps);
+    const struct topology_node *primary = topology ? route_write(topology, lane->shard) : NULL;
+    const struct topology_node *current =
+        topology && lane->node[0] ? topology_find(topology, lane->node) : NULL;
+    bool demoted = current && current->up && current->role == NODE_REPLICA;
+    if (lane->node[0] && (demoted || (primary && strcmp(primary->name, lane->node) != 0)))
+        disconnect(lane);
+    if (primary) {
+        lane->epoch = primary->epoch;
+        const struct shardmap_node *node =
+            map && !lane->node[0] ? find_node(map, lane->shard, primary->name) : NULL;
+        if (node)
+            connect_to(lane, node);
+    }
+    snapshot_end(config->reader);
+}
+
+/* --- answers and deadlines ----------------------------------------------------------------------
+ */
+
+static void op_free(struct lane *lane, struct booking_op *op)
+{
+    lane->count--;
+    metrics_add(lane->waiting_gauge, -1);
+    free(op);
+}
+
+static void answer(struct lane *lane, struct booking_op *op, struct book_result *result)
+{
+    struct route *route = &result->route;
+    snprintf(route->shard, sizeof(route->shard), "%s", lane->shard);
+    snprintf(route->node, sizeof(route->node), "%s", lane->node);
+    route->map_version = op->map_version;
+    route->staleness_us = 0;
+    op->answered = true;
+    TAILQ_REMOVE(&lane->all, op, all);
+    op->fn(op->arg, result);
+}
+
+static enum sg_error missed(const struct lane *lane, const struct booking_op *op)
+{
+    if (op->asked || op->in_flight)
+        return SG_OUTCOME_UNKNOWN;
+    for (size_t i = 0; i < lane->slot_count; i++) {
+        if (lane->slots[i].conn && pgconn_is_ready(lane->slots[i].conn))
+            return SG_DEADLINE;
+    }
+    return SG_SHARD_UNAVAILABLE;
+}
+
+static struct lane_queue *queue_of(struct lane *lane, int64_t event_id)
+{
+    size_t queues = lane->slots[0].txn ? 1 : lane->slot_count;
+    return &lane->queues[hash_u64((uint64_t)event_id) % queues];
+}
+
+static void expire(struct lane *lane, int64_t now_us)
+{
+    struct booking_op *op;
+    while ((op = TAILQ_FIRST(&lane->all)) && (now_us >= op->deadline_us || lane->closing)) {
+        struct book_result result = {.error = missed(lane, op)};
+        struct log_fields fields = {
+            .request_id = op->request_id, .event_id = op->event_id, .shard = lane->shard};
+        if (result.error == SG_OUTCOME_UNKNOWN)
+            log_warn(&fields, "no answer within booking.deadline_ms; the outcome is not known");
+        answer(lane, op, &result);
+        if (!op->in_flight) {
+            struct lane_queue *queue = queue_of(lane, op->event_id);
+            unplace(op, &queue->ops);
+            queue->count--;
+            op_free(lane, op);
+        }
+    }
+}
+
+static void set_tick(struct lane *lane)
+{
+    struct timeval tv = clock_timeval_us(lane->count ? BUSY_TICK_US : IDLE_TICK_US);
+    event_add(lane->tick, &tv);
+}
+
+static void on_tick(evutil_socket_t fd, short what, void *arg)
+{
+    struct lane *lane = arg;
+    (void)fd;
+    (void)what;
+    follow(lane);
+    expire(lane, clock_mono_us());
+    for (size_t i = 0; i < lane->slot_count; i++) {
+        lane->slots[i].paused = false;
+        start(&lane->slots[i]);
+    }
+    set_tick(lane);
+}
+
+/* --- for the strategies -------------------------------------------------------------------------
+ */
+
+struct pgconn *lane_slot_conn(struct lane_slot *slot)
+{
+    return slot->conn;
+}
+
+struct lane *lane_slot_lane(struct lane_slot *slot)
+{
+    return slot->lane;
+}
+
+int64_t lane_slot_epoch(const struct lane_slot *slot)
+{
+    return slot->lane->epoch;
+}
+
+const struct router_config *lane_config(const struct lane *lane)
+{
+    return lane->config;
+}
+
+struct booking_op_list *lane_slot_ops(struct lane_slot *slot)
+{
+    return &slot->in_flight;
+}
+
+static void land(struct lane_slot *slot, struct booking_op *op)
+{
+    assert(op->in_flight);
+    unplace(op, &slot->in_flight);
+    op->in_flight = false;
+    slot->in_flight_count--;
+}
+
+void lane_finish(struct lane_slot *slot, struct booking_op *op, struct book_result *result)
+{
+    struct lane *lane = slot->lane;
+    land(slot, op);
+    if (!op->answered)
+        answer(lane, op, result);
+    op_free(lane, op);
+}
+
+void lane_again(struct lane_slot *slot, struct booking_op *op)
+{
+    struct lane *lane = slot->lane;
+    land(slot, op);
+    if (op->answered) {
+        op_free(lane, op);
+        return;
+    }
+    TAILQ_INSERT_HEAD(&slot->queue->ops, op, place);
+    slot->queue->count++;
+}
+
+void lane_slot_idle(struct lane_slot *slot, bool pause)
+{
+    assert(slot->in_flight_count == 0);
+    slot->paused = pause;
+    if (!pause && slot->queue->count)
+        schedule_flush(slot->lane);
+}
+
+void lane_slot_suspect(struct lane_slot *slot, const char *reason)
+{
+    struct lane *lane = slot->lane;
+    if (lane->config->on_suspect && lane->node[0])
+        lane->config->on_suspect(lane->config->on_suspect_arg, lane->node);
+    if (slot->conn)
+        pgconn_reset(slot->conn, reason);
+}
+
+void lane_slot_failed(struct lane_slot *slot, size_t batch_size)
+{
+    size_t limit = batch_halve(batch_size);
+    slot->limit = limit ? limit : 1;
+    slot->limit_left = batch_size;
+}
+
+bool lane_outcome(const char *outcome, enum sg_error *ret_error)
+{
+    static const struct {
+        const char *outcome;
+        enum sg_error error;
+    } outcomes[] = {{"booked", SG_OK},
+                    {"replayed", SG_OK},
+                    {"seats_taken", SG_SEATS_TAKEN},
+                    {"unknown_seat", SG_UNKNOWN_SEAT},
+                    {"unknown_event", SG_UNKNOWN_EVENT},
+                    {"key_reused", SG_KEY_REUSED},
+                    {"fenced", SG_FENCED},
+                    {"stale_epoch", SG_STALE_EPOCH}};
+    for (size_t i = 0; i < sizeof(outcomes) / sizeof(outcomes[0]); i++) {
+        if (strcmp(outcome, outcomes[i].outcome) == 0) {
+            *ret_error = outcomes[i].error;
+            return true;
+        }
+    }
+    return false;
+}
+
+bool lane_error_is_passing(const char *sqlstate)
+{
+    return strncmp(sqlstate, "57P", 3) == 0 || strcmp(sqlstate, "25006") == 0 ||
+           strncmp(sqlstate, "53", 2) == 0 || strncmp(sqlstate, "40", 2) == 0;
+}
+
+/* --- public -------------------------------------------------------------------------------------
+ */
+
+static size_t slots_wanted(const struct settings *settings)
+{
+    int64_t connections = settings->booking.connections;
+    if (connections == 0)
+        connections = settings->booking.strategy == STRATEGY_BATCHED ? 1 : 16;
+    return connections > SLOTS_MAX ? SLOTS_MAX : (size_t)connections;
+}
+
+struct lane *lane_new(const struct router_config *config, const char *shard)
+{
+    struct lane *lane = calloc(1, sizeof(*lane));
+    if (!lane)
+        return NULL;
+    enum booking_strategy strategy = config->settings->booking.strategy;
+    lane->config = config;
+    TAILQ_INIT(&lane->all);
+    snprintf(lane->shard, sizeof(lane->shard), "%s", shard);
+    lane->waiting_gauge =
+        metrics_series(config->metrics, METRIC_LANE_WAITING, (const char *[]){lane->shard});
+    lane->tick = evtimer_new(config->base, on_tick, lane);
+    lane->flush = event_new(config->base, -1, 0, on_flush, lane);
+    size_t wanted = slots_wanted(config->settings);
+    bool ok = lane->tick && lane->flush;
+    for (size_t i = 0; ok && i < wanted; i++) {
+        struct lane_slot *slot = &lane->slots[i];
+        TAILQ_INIT(&lane->queues[i].ops);
+        TAILQ_INIT(&slot->in_flight);
+        slot->lane = lane;
+        slot->queue = &lane->queues[strategy == STRATEGY_BATCHED ? i : 0];
+        slot->limit = batch_max(lane);
+        if (strategy != STRATEGY_BATCHED)
+            ok = (slot->txn = txn_new(slot, strategy)) != NULL;
+        lane->slot_count++;
+    }
+    if (!ok) {
+        lane_free(lane);
+        return NULL;
+    }
+    follow(lane);
+    set_tick(lane);
+    return lane;
+}
+
+void lane_free(struct lane *lane)
+{
+    if (!lane)
+        return;
+    lane->closing = true;
+    disconnect(lane); /* everything in flight comes back into the queues, asked */
+    expire(lane, 0);
+    for (size_t i = 0; i < lane->slot_count; i++)
+        txn_free(lane->slots[i].txn);
+    if (lane->tick)
+        event_free(lane->tick);
+    if (lane->flush)
+        event_free(lane->flush);
+    assert(lane->count == 0);
+    free(lane);
+}
+
+const char *lane_shard(const struct lane *lane)
+{
+    return lane->shard;
+}
+
+size_t lane_in_flight(const struct lane *lane)
+{
+    return lane->count;
+}
+
+/* What makes two requests with one key the same request. */
+static int64_t request_hash(const struct book_request *request)
+{
+    uint64_t hash = hash_bytes(HASH_START, request->user_id, strlen(request->user_id) + 1);
+    for (size_t i = 0; i < request->seat_count; i++) {
+        uint64_t place =
+            (uint64_t)(uint32_t)request->seats[i].row << 32 | (uint32_t)request->seats[i].col;
+        hash = hash_bytes(hash, &place, sizeof(place));
+    }
+    return (int64_t)hash;
+}
+
+static char *append(char **at, const char *text)
+{
+    if (!text)
+        return NULL;
+    size_t size = strlen(text) + 1;
+    char *copy = memcpy(*at, text, size);
+    *at += size;
+    return copy;
+}
+
+/* One block: the op, its seats, its texts. */
+static struct booking_op *op_new(const struct book_request *request)
+{
+    size_t seats_size = request->seat_count * sizeof(struct seat);
+    size_t text_size = strlen(request->user_id) + 1;
+    text_size += request->idempotency_key ? strlen(request->idempotency_key) + 1 : 0;
+    text_size += request->request_id ? strlen(request->request_id) + 1 : 0;
+    struct booking_op *op = malloc(sizeof(*op) + seats_size + text_size);
+    if (!op)
+        return NULL;
+    *op = (struct booking_op){.event_id = request->event_id,
+                              .booking_id = uuid_v7(clock_wall_us()),
+                              .request_hash = request_hash(request),
+                              .seat_count = request->seat_count};
+    memcpy(op->seats, request->seats, seats_size);
+    char *at = (char *)op->seats + seats_size;
+    op->user_id = append(&at, request->user_id);
+    op->idempotency_key = append(&at, request->idempotency_key);
+    op->request_id = append(&at, request->request_id);
+    return op;
+}
+
+enum sg_error lane_book(struct lane *lane, const struct book_request *request, int64_t map_version,
+                        router_book_fn *fn, void *arg)
+{
+    const struct settings *settings = lane->config->settings;
+    if (lane->count >= (size_t)settings->booking.queue_max)
+        return SG_OVERLOADED;
+    struct booking_op *op = op_new(request);
+    if (!op)
+        return SG_NO_MEMORY;
+    op->map_version = map_version;
+    op->fn = fn;
+    op->arg = arg;
+    op->deadline_us = clock_mono_us() + settings->booking.deadline_ms * 1000;
+    lane->count++;
+    metrics_add(lane->waiting_gauge, 1);
+    TAILQ_INSERT_TAIL(&lane->all, op, all);
+    struct lane_queue *queue = queue_of(lane, op->event_id);
+    TAILQ_INSERT_TAIL(&queue->ops, op, place);
+    queue->count++;
+    schedule_flush(lane);
+    return SG_OK;
+}

@@ -1,0 +1,354 @@
+/*
+ * The router's front: finds the shard in the published map, and hands the request to the part that
+ * carries it out. See router.h.
+ *
+ *   book ─> lane of the shard (lane.c)          event, booking ─> calls (lookups.c, calls.c)
+ *   seat map ─> single flight (seatmaps.c)      list of events ─> all shards (event_list.c)
+ *
+ * It owns the lanes. A lane whose shard left the map is retired: what is in it ends on the map it
+ * began with, then the lane goes.
+ *
+ * SPDX-License-Identifier: MIT
+ */
+#include "router/router.h"
+
+#include <event2/event.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/queue.h>
+
+#include "base/clock.h"
+#include "base/settings.h"
+#include "base/snapshot.h"
+#include "router/calls.h"
+#include "router/lane.h"
+#include "router/lookups.h"
+#include "router/seatmaps.h"
+#include "router/topology.h"
+
+struct lane_entry {
+    LIST_ENTRY(lane_entry) link;
+    struct lane *lane;
+};
+
+LIST_HEAD(lane_list, lane_entry);
+
+struct router {
+    struct router_config config;
+    struct calls *calls;
+    struct seatmaps *seatmaps;
+    uint64_t map_serial;
+    struct lane **lanes; /* by shard index of the map of map_serial; NULL without memory */
+    size_t lane_count;
+    struct lane_list retired;
+    int64_t created_here[64]; /* events created since the topology was last seen, by shard index */
+    uint64_t created_serial;
+};
+
+/* --- following the map --------------------------------------------------------------------------
+ */
+
+static struct lane *take_lane(struct router *router, const char *shard)
+{
+    for (size_t i = 0; i < router->lane_count; i++) {
+        struct lane *lane = router->lanes[i];
+        if (lane && strcmp(lane_shard(lane), shard) == 0) {
+            router->lanes[i] = NULL;
+            return lane;
+        }
+    }
+    return lane_new(&router->config, shard);
+}
+
+static void retire(struct router *router, struct lane *lane)
+{
+    struct lane_entry *entry = lane_in_flight(lane) ? malloc(sizeof(*entry)) : NULL;
+    if (!entry) {
+        lane_free(lane);
+        return;
+    }
+    entry->lane = lane;
+    LIST_INSERT_HEAD(&router->retired, entry, link);
+}
+
+static void free_retired(struct router *router, bool all)
+{
+    struct lane_entry *entry = LIST_FIRST(&router->retired);
+    while (entry) {
+        struct lane_entry *next = LIST_NEXT(entry, link);
+        if (all || lane_in_flight(entry->lane) == 0) {
+            LIST_REMOVE(entry, link);
+            lane_free(entry->lane);
+            free(entry);
+        }
+        entry = next;
+    }
+}
+
+/* Inside a read section. */
+static void follow_map(struct router *router, const struct shardmap *map, uint64_t serial)
+{
+    size_t count = shardmap_shard_count(map);
+    struct lane **lanes = calloc(count, sizeof(struct lane *));
+    if (!lanes)
+        return; /* the next request tries again */
+    for (size_t i = 0; i < count; i++)
+        lanes[i] = take_lane(router, shardmap_shard(map, (int)i)->name);
+    for (size_t i = 0; i < router->lane_count; i++) {
+        if (router->lanes[i])
+            retire(router, router->lanes[i]);
+    }
+    free(router->lanes);
+    router->lanes = lanes;
+    router->lane_count = count;
+    router->map_serial = serial;
+    calls_sync_map(router->calls, map);
+    free_retired(router, false);
+}
+
+/* Begins a read section; the caller ends it. NULL before the first map. */
+static const struct shardmap *begin(struct router *router)
+{
+    snapshot_begin(router->config.reader);
+    uint64_t serial = snapshot_serial(router->config.maps);
+    const struct shardmap *map = snapshot_get(router->config.maps);
+    if (map && serial != router->map_serial)
+        follow_map(router, map, serial);
+    return map;
+}
+
+static void end(struct router *router)
+{
+    snapshot_end(router->config.reader);
+}
+
+static void fill_route(const struct shardmap *map, int shard, struct route *ret_route)
+{
+    *ret_route = (struct route){.staleness_us = STALENESS_UNKNOWN,
+                                .map_version = map ? shardmap_version(map) : 0};
+    if (shard >= 0)
+        snprintf(ret_route->shard, sizeof(ret_route->shard), "%s",
+                 shardmap_shard(map, shard)->name);
+}
+
+/* --- public -------------------------------------------------------------------------------------
+ */
+
+struct router *router_new(const struct router_config *config)
+{
+    struct router *router = calloc(1, sizeof(*router));
+    if (!router)
+        return NULL;
+    router->config = *config;
+    LIST_INIT(&router->retired);
+    router->calls = calls_new(&router->config);
+    router->seatmaps = router->calls ? seatmaps_new(&router->config, router->calls) : NULL;
+    if (!router->seatmaps) {
+        calls_free(router->calls);
+        free(router);
+        return NULL;
+    }
+    router_sync_map(router);
+    return router;
+}
+
+void router_free(struct router *router)
+{
+    if (!router)
+        return;
+    for (size_t i = 0; i < router->lane_count; i++)
+        lane_free(router->lanes[i]);
+    free_retired(router, true);
+    calls_free(router->calls);
+    seatmaps_free(router->seatmaps);
+    free(router->lanes);
+    free(router);
+}
+
+void router_sync_map(struct router *router)
+{
+    begin(router);
+    end(router);
+    free_retired(router, false);
+}
+
+size_t router_in_flight(const struct router *router)
+{
+    size_t count = calls_in_flight(router->calls);
+    for (size_t i = 0; i < router->lane_count; i++)
+        count += router->lanes[i] ? lane_in_flight(router->lanes[i]) : 0;
+    struct lane_entry *entry;
+    LIST_FOREACH (entry, &router->retired, link)
+        count += lane_in_flight(entry->lane);
+    return count;
+}
+
+int64_t router_map_version(struct router *router)
+{
+    const struct shardmap *map = begin(router);
+    int64_t version = map ? shardmap_version(map) : 0;
+    end(router);
+    return version;
+}
+
+enum sg_error router_locate(struct router *router, int64_t event_id, struct route *ret_route)
+{
+    const struct shardmap *map = begin(router);
+    int shard = map ? shardmap_find(map, event_id) : -1;
+    fill_route(map, shard, ret_route);
+    end(router);
+    return shard >= 0 ? SG_OK : SG_UNKNOWN_EVENT;
+}
+
+enum sg_error router_book(struct router *router, const struct book_request *request,
+                          router_book_fn *fn, void *arg)
+{
+    const struct shardmap *map = begin(router);
+    int shard = map ? shardmap_find(map, request->event_id) : -1;
+    enum sg_error error = SG_UNKNOWN_EVENT;
+    if (shard >= 0 && (size_t)shard < router->lane_count && router->lanes[shard])
+        error = lane_book(router->lanes[shard], request, shardmap_version(map), fn, arg);
+    else if (shard >= 0)
+        error = SG_NO_MEMORY;
+    end(router);
+    return error;
+}
+
+enum sg_error router_booking_get(struct router *router, int64_t event_id, const char *booking_id,
+                                 router_booking_fn *fn, void *arg)
+{
+    struct route route;
+    enum sg_error error = router_locate(router, event_id, &route);
+    if (error != SG_OK)
+        return error;
+    return lookup_booking(&router->config, router->calls, &route, event_id, booking_id, fn, arg);
+}
+
+enum sg_error router_event_get(struct router *router, int64_t event_id, router_event_fn *fn,
+                               void *arg)
+{
+    struct route route;
+    enum sg_error error = router_locate(router, event_id, &route);
+    if (error != SG_OK)
+        return error;
+    return lookup_event(&router->config, router->calls, &route, event_id, fn, arg);
+}
+
+enum sg_error router_event_list(struct router *router, int64_t after_id, size_t limit,
+                                router_events_fn *fn, void *arg)
+{
+    const struct shardmap *map = begin(router);
+    enum sg_error error = SG_SHARD_UNAVAILABLE;
+    if (map)
+        error = event_list_start(&router->config, router->calls, map, after_id, limit, fn, arg);
+    end(router);
+    return error;
+}
+
+enum sg_error router_seatmap(struct router *router, int64_t event_id, int64_t max_staleness_us,
+                             router_seatmap_fn *fn, void *arg)
+{
+    struct route route;
+    enum sg_error error = router_locate(router, event_id, &route);
+    if (error != SG_OK)
+        return error;
+    return seatmaps_get(router->seatmaps, &route, event_id, max_staleness_us, fn, arg);
+}
+
+/* --- creating events: the choice of a shard ------------------------------------------------------
+ */
+
+/* What this router created since the topology counted, so that a burst does not pile up on one. */
+static int64_t *created_here(struct router *router, int shard)
+{
+    static const size_t slots = sizeof(router->created_here) / sizeof(router->created_here[0]);
+    uint64_t serial = snapshot_serial(router->config.topologies);
+    if (serial - router->created_serial > 20) { /* the count's source is a second behind or two */
+        memset(router->created_here, 0, sizeof(router->created_here));
+        router->created_serial = serial;
+    }
+    return &router->created_here[(size_t)shard % slots];
+}
+
+/* Ids of a shard's ranges and pins: how many events it can ever hold. */
+static double capacity(const struct shardmap *map, int shard)
+{
+    size_t count;
+    double ids = 0;
+    const struct shardmap_range *ranges = shardmap_ranges(map, &count);
+    for (size_t i = 0; i < count; i++) {
+        if (ranges[i].shard == shard)
+            ids += (double)(ranges[i].last - ranges[i].first) + 1;
+    }
+    return ids;
+}
+
+/* The shard with the fewest events among those that have a primary and room; -1 if none has. */
+static int least_loaded(struct router *router, const struct shardmap *map,
+                        const struct topology *topology)
+{
+    int best = -1;
+    int64_t best_load = 0;
+    for (size_t i = 0; i < shardmap_shard_count(map); i++) {
+        const char *name = shardmap_shard(map, (int)i)->name;
+        const struct topology_node *primary = topology ? route_write(topology, name) : NULL;
+        if (!primary)
+            continue;
+        int64_t load = primary->event_count + *created_here(router, (int)i);
+        if ((double)load >= capacity(map, (int)i))
+            load = INT64_MAX; /* perhaps full: only if there is nothing else */
+        if (best < 0 || load < best_load) {
+            best = (int)i;
+            best_load = load;
+        }
+    }
+    return best;
+}
+
+enum sg_error router_event_create(struct router *router, const struct event_new *event,
+                                  router_event_fn *fn, void *arg)
+{
+    const struct shardmap *map = begin(router);
+    const struct topology *topology = snapshot_get(router->config.topologies);
+    enum sg_error error = SG_OK;
+    int shard = -1;
+    if (!map)
+        error = SG_SHARD_UNAVAILABLE;
+    else if (event->shard && (shard = shardmap_shard_by_name(map, event->shard)) < 0)
+        error = SG_UNKNOWN_SHARD;
+    else if (!event->shard && (shard = least_loaded(router, map, topology)) < 0)
+        error = SG_SHARD_UNAVAILABLE;
+    if (error == SG_OK) {
+        struct route route;
+        fill_route(map, shard, &route);
+        const struct topology_node *primary = topology ? route_write(topology, route.shard) : NULL;
+        error = primary ? event_creation_start(&router->config, router->calls, &route, map,
+                                               primary->epoch, event, fn, arg)
+                        : SG_SHARD_UNAVAILABLE;
+        if (error == SG_OK)
+            ++*created_here(router, shard);
+    }
+    end(router);
+    return error;
+}
+
+/* --- readiness ----------------------------------------------------------------------------------
+ */
+
+size_t router_status(struct router *router, struct shard_status *ret_status, size_t max)
+{
+    const struct shardmap *map = begin(router);
+    const struct topology *topology = snapshot_get(router->config.topologies);
+    size_t count = map ? shardmap_shard_count(map) : 0;
+    int64_t now_us = clock_mono_us();
+    for (size_t i = 0; i < count && i < max; i++) {
+        struct shard_status *status = &ret_status[i];
+        const char *name = shardmap_shard(map, (int)i)->name;
+        snprintf(status->shard, sizeof(status->shard), "%s", name);
+        status->writable = topology && route_write(topology, name) != NULL;
+        status->readable = topology && route_read(topology, name, INT64_MAX, now_us, 0) != NULL;
+    }
+    end(router);
+    return count;
+}

@@ -1,0 +1,105 @@
+/*
+ * The statements. See statements.h.
+ *
+ * SPDX-License-Identifier: MIT
+ */
+#include "router/statements.h"
+
+#include <assert.h>
+#include <stddef.h>
+
+static const struct statement_info table[STATEMENT_COUNT] = {
+    /* One row: the grid, and the seats that are not free; an expired hold is free. */
+    [STATEMENT_SEATMAP] =
+        {"seatmap",
+         "SELECT e.rows, e.cols, c.booked, c.held"
+         "  FROM events e,"
+         "       (SELECT array_agg(seat_no) FILTER (WHERE state = 'booked') AS booked,"
+         "               array_agg(seat_no) FILTER (WHERE held_until > now()) AS held"
+         "          FROM claims WHERE event_id = $1) c"
+         " WHERE e.event_id = $1::bigint",
+         1, 0},
+    [STATEMENT_EVENT] =
+        {"event",
+         "SELECT e.event_id, e.name,"
+         "       (extract(epoch FROM e.starts_at) * 1000000)::bigint, e.rows, e.cols,"
+         "       e.rows::bigint * e.cols"
+         "       - (SELECT count(*) FROM claims c WHERE c.event_id = e.event_id"
+         "             AND (c.state = 'booked' OR c.held_until > now()))"
+         "  FROM events e WHERE e.event_id = $1::bigint",
+         0, 0},
+    [STATEMENT_EVENTS] =
+        {"events",
+         "SELECT e.event_id, e.name,"
+         "       (extract(epoch FROM e.starts_at) * 1000000)::bigint, e.rows, e.cols,"
+         "       e.rows::bigint * e.cols"
+         "       - (SELECT count(*) FROM claims c WHERE c.event_id = e.event_id"
+         "             AND (c.state = 'booked' OR c.held_until > now()))"
+         "  FROM events e WHERE e.event_id > $1::bigint"
+         " ORDER BY e.event_id LIMIT $2::bigint",
+         0, 0},
+    [STATEMENT_BOOKING] = {"booking",
+                           "SELECT e.cols, b.user_id, b.status, b.seats,"
+                           "       (extract(epoch FROM b.created_at) * 1000000)::bigint"
+                           "  FROM bookings b JOIN events e USING (event_id)"
+                           " WHERE b.event_id = $1::bigint AND b.booking_id = $2::uuid",
+                           0, 0},
+    [STATEMENT_CREATE_EVENT] = {"create_event",
+                                "SELECT outcome, event_id FROM create_event($1, $2, $3, $4, $5, $6,"
+                                " $7, $8, $9)",
+                                0, 1},
+    [STATEMENT_BOOK_BATCH] = {"book_batch",
+                              "SELECT ord, outcome, booking_id, created_us, conflicts"
+                              "  FROM book_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+                              0, 1},
+    [STATEMENT_BEGIN] = {"begin", "BEGIN", 0, 1},
+    /* Seats are rows of no table while they are free, so "lock before you read" is an advisory lock
+     * a seat, in one order for everybody. */
+    [STATEMENT_LOCK] =
+        {"lock",
+         "SELECT pg_advisory_xact_lock(k) FROM"
+         " (SELECT hashtextextended($1::bigint || ':' || s.row || ':' || s.col, 0) AS k"
+         "    FROM unnest($2::int[], $3::int[]) AS s (row, col) ORDER BY k OFFSET 0) q",
+         0, 1},
+    [STATEMENT_LOOK] = {"look",
+                        "SELECT outcome, booking_id, created_us, conflicts, seat_nos, seen"
+                        "  FROM booking_look($1, $2, $3, $4, $5, $6, $7, $8)",
+                        0, 1},
+    [STATEMENT_CLAIM] =
+        {"claim",
+         "INSERT INTO claims AS c (event_id, booking_id, seat_no, state)"
+         " SELECT $1::bigint, $2::uuid, s, 'booked' FROM unnest($3::int[]) s ORDER BY s"
+         " ON CONFLICT (event_id, seat_no) DO UPDATE"
+         "    SET booking_id = excluded.booking_id, state = 'booked', held_until = NULL"
+         "  WHERE c.state = 'held' AND c.held_until <= now()"
+         " RETURNING seat_no",
+         0, 1},
+    /* The same, if the seat's version (the booking whose claim stands there) is the one seen. */
+    [STATEMENT_CLAIM_VERSION] =
+        {"claim_version",
+         "INSERT INTO claims AS c (event_id, booking_id, seat_no, state)"
+         " SELECT $1::bigint, $2::uuid, s.seat_no, 'booked'"
+         "   FROM unnest($3::int[], $4::uuid[]) AS s (seat_no, seen)"
+         "  WHERE write_guard($5) = 'ok' ORDER BY s.seat_no"
+         " ON CONFLICT (event_id, seat_no) DO UPDATE"
+         "    SET booking_id = excluded.booking_id, state = 'booked', held_until = NULL"
+         "  WHERE c.state = 'held' AND c.held_until <= now()"
+         "    AND c.booking_id = ($4::uuid[])[array_position($3::int[], c.seat_no)]"
+         " RETURNING seat_no",
+         0, 1},
+    [STATEMENT_BOOK] = {"book",
+                        "INSERT INTO bookings (event_id, booking_id, user_id, status, seats,"
+                        "                      idempotency_key, request_hash)"
+                        " VALUES ($1, $2, $3, 'confirmed', $4::int[], $5, $6)"
+                        " ON CONFLICT DO NOTHING"
+                        " RETURNING (extract(epoch FROM created_at) * 1000000)::bigint",
+                        0, 1},
+    [STATEMENT_COMMIT] = {"commit", "COMMIT", 0, 1},
+    [STATEMENT_ROLLBACK] = {"rollback", "ROLLBACK", 0, 1},
+};
+
+const struct statement_info *statement_info(enum statement statement)
+{
+    assert(statement < STATEMENT_COUNT);
+    return &table[statement];
+}

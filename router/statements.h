@@ -1,0 +1,40 @@
+/*
+ * Every SQL statement the router sends, prepared once a connection under its name. The functions
+ * they call are in migrations/.
+ *
+ * SPDX-License-Identifier: MIT
+ */
+#ifndef SG_ROUTER_STATEMENTS_H
+#define SG_ROUTER_STATEMENTS_H
+
+enum statement {
+    /* reads, on any node */
+    STATEMENT_SEATMAP,
+    STATEMENT_EVENT,
+    STATEMENT_EVENTS,
+    STATEMENT_BOOKING,
+    /* writes, on a primary */
+    STATEMENT_CREATE_EVENT,
+    STATEMENT_BOOK_BATCH,
+    /* the separate statements of the other strategies */
+    STATEMENT_BEGIN,
+    STATEMENT_LOCK,
+    STATEMENT_LOOK,
+    STATEMENT_CLAIM,
+    STATEMENT_CLAIM_VERSION,
+    STATEMENT_BOOK,
+    STATEMENT_COMMIT,
+    STATEMENT_ROLLBACK,
+    STATEMENT_COUNT
+};
+
+struct statement_info {
+    const char *name; /* in pg_prepared_statements, logs and metrics */
+    const char *sql;
+    int result_format; /* 0 text, 1 binary */
+    int write;         /* prepared on write connections only */
+};
+
+const struct statement_info *statement_info(enum statement statement);
+
+#endif
