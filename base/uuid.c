@@ -5,18 +5,33 @@
  */
 #include "base/uuid.h"
 
+#include <stddef.h>
 #include <stdlib.h>
+#include <string.h>
 
 static bool is_hyphen_at(int i)
 {
     return i == 8 || i == 13 || i == 18 || i == 23;
 }
 
+/* Each arc4random_buf is a system call; a thread takes its bytes from a page of them. */
+static void random_bytes(uint8_t *ret_bytes, size_t len)
+{
+    static _Thread_local uint8_t page[1000];
+    static _Thread_local size_t used = sizeof(page);
+    if (sizeof(page) - used < len) {
+        arc4random_buf(page, sizeof(page));
+        used = 0;
+    }
+    memcpy(ret_bytes, page + used, len);
+    used += len;
+}
+
 struct uuid uuid_v7(int64_t wall_us)
 {
     struct uuid uuid;
     uint64_t ms = (uint64_t)wall_us / 1000;
-    arc4random_buf(uuid.bytes + 6, 10);
+    random_bytes(uuid.bytes + 6, 10);
     for (int i = 0; i < 6; i++)
         uuid.bytes[i] = (uint8_t)(ms >> (40 - 8 * i));
     uuid.bytes[6] = 0x70 | (uuid.bytes[6] & 0x0f);

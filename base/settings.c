@@ -1,0 +1,392 @@
+/*
+ * The table of settings, and what goes through it: defaults, the file, the example. See settings.h.
+ *
+ *   file ── cfgread ──> for each row of the table: type, bounds ──> struct settings
+ *                       then what no row alone can tell: check_together
+ *
+ * SPDX-License-Identifier: MIT
+ */
+#include "base/settings.h"
+
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cfgread.h"
+#include "base/dynbuf.h"
+
+enum setting_type {
+    SETTING_INT,
+    SETTING_PATH,     /* a file; relative to the settings file */
+    SETTING_ADDRESS,  /* host:port or [v6]:port */
+    SETTING_CHOICE,   /* one of `choices`, kept as text */
+    SETTING_STRATEGY, /* enum booking_strategy */
+};
+
+struct setting {
+    const char *section; /* "" for the file itself */
+    const char *key;
+    enum setting_type type;
+    size_t offset;
+    size_t size; /* bytes of a text with its NUL */
+    int64_t min;
+    int64_t max;
+    int64_t standard; /* default of a number or strategy */
+    const char *text; /* default of a text; "" also means that it may be empty */
+    const char *const *choices;
+    const char *help; /* lines without a final newline */
+};
+
+static const char *const log_levels[] = {"debug", "info", "warn", "error", NULL};
+static const char *const log_formats[] = {"text", "json", NULL};
+static const char *const strategies[] = {
+    [STRATEGY_BATCHED] = "batched",
+    [STRATEGY_PESSIMISTIC] = "pessimistic",
+    [STRATEGY_OPTIMISTIC] = "optimistic",
+    [STRATEGY_NAIVE] = "naive",
+    NULL,
+};
+
+/* clang-format off */
+#define TOP_INT(key, min, max, standard, help) \
+    {"", #key, SETTING_INT, offsetof(struct settings, key), 0, min, max, standard, NULL, NULL, help}
+#define INT(section, key, min, max, standard, help) \
+    {#section, #key, SETTING_INT, offsetof(struct settings, section.key), 0, min, max, standard, \
+     NULL, NULL, help}
+#define TEXT(section, key, type, text, choices, help) \
+    {#section, #key, type, offsetof(struct settings, section.key), \
+     sizeof(((struct settings *)0)->section.key), 0, 0, 0, text, choices, help}
+
+/* Rows of one section stand together. */
+static const struct setting table[] = {
+    TOP_INT(workers, 0, 256, 0,
+        "Worker threads, each with its own listener and connections. 0: one a core."),
+    {"", "shard_map", SETTING_PATH, offsetof(struct settings, shard_map), SETTINGS_TEXT_MAX,
+     0, 0, 0, "shardmap.cfg", NULL,
+        "The shard map. A relative path starts at the folder of this file."},
+
+    TEXT(log, level, SETTING_CHOICE, "info", log_levels, "The lowest level that is written."),
+    TEXT(log, format, SETTING_CHOICE, "text", log_formats,
+        "Text for people, or one JSON object a line."),
+
+    TEXT(http, listen, SETTING_ADDRESS, "127.0.0.1:8080", NULL, "Address of the API, host:port."),
+    INT(http, backlog, 1, 65535, 4096,
+        "Connections that the kernel keeps waiting to be accepted, a worker."),
+    INT(http, max_connections, 1, 1000000, 10000,
+        "Open connections over all workers; one more is closed at once."),
+    INT(http, max_header_bytes, 1024, 1048576, 16384,
+        "Request line and header together: 431 past it (414 if the line alone is longer)."),
+    INT(http, max_headers, 8, 1000, 100, "Header lines of a request: 431 past it."),
+    INT(http, max_body_bytes, 1024, 16777216, 65536, "Body of a request: 413 past it."),
+    INT(http, request_timeout_ms, 100, 600000, 10000,
+        "From the first byte of a request to its last: 408 past it."),
+    INT(http, idle_timeout_ms, 100, 86400000, 75000,
+        "A connection without a request for so long is closed."),
+    INT(http, write_timeout_ms, 100, 600000, 15000,
+        "A client that takes no byte of its answer for so long is cut off."),
+    INT(http, gzip_min_bytes, 0, 1073741824, 1400, "Smaller bodies are never compressed."),
+    INT(http, retry_after_ms, 0, 3600000, 1000,
+        "What Retry-After tells on 429 and 503, rounded up to seconds."),
+    INT(http, drain_timeout_ms, 0, 600000, 5000,
+        "How long requests may take to finish when the server stops."),
+
+    TEXT(admin, listen, SETTING_ADDRESS, "127.0.0.1:8081", NULL,
+        "Address of the admin listener, host:port. It knows no users: keep it private."),
+
+    TEXT(booking, strategy, SETTING_STRATEGY, NULL, strategies,
+        "How a booking is made. batched: many requests in one statement.\n"
+        "The others are for comparison: pessimistic locks before it reads, optimistic checks a\n"
+        "version when it writes, naive is one transaction of separate statements."),
+    INT(booking, max_seats, 1, 100, 20, "Seats in one booking."),
+    INT(booking, deadline_ms, 10, 600000, 5000,
+        "From accepting a booking to its answer: 503 past it."),
+    INT(booking, connections, 0, 1000, 0,
+        "To a shard's primary, a worker. 0: 1 for batched, 16 for the other strategies."),
+    INT(booking, batch_max, 1, 4096, 256, "Bookings in one batch."),
+    INT(booking, queue_max, 1, 10000000, 10000,
+        "Bookings waiting or in flight, a worker and shard: 503 past it."),
+    INT(booking, optimistic_tries, 1, 100, 5,
+        "How often the optimistic strategy tries before it gives up."),
+
+    INT(events, max_seats, 1, 1000000, 1000000, "Seats of one event: rows times columns."),
+
+    INT(reads, deadline_ms, 10, 600000, 2000, "From accepting a read to its answer: 503 past it."),
+    INT(reads, connections, 1, 1000, 2, "To a node, a worker."),
+    INT(reads, pipeline_max, 1, 1024, 16, "Reads in flight on one connection."),
+    INT(reads, queue_max, 1, 10000000, 10000, "Reads waiting, a worker and node: 503 past it."),
+    INT(reads, max_staleness_ms, 0, 3600000, 1000,
+        "A replica that is further behind is not read from, unless the reader sets another bound."),
+    INT(reads, seatmap_recent_ms, 0, 60000, 20,
+        "A seat map this young is served again without asking. 0: never."),
+    INT(reads, seatmap_recent_bytes, 0, 17179869184, 33554432, "Memory kept for that, a worker."),
+
+    INT(postgres, connect_timeout_ms, 10, 600000, 2000,
+        "A connection that is not made in this time is given up and tried again."),
+    INT(postgres, statement_timeout_ms, 10, 600000, 4000,
+        "A batch or read without an answer for so long: its connection is made anew."),
+    INT(postgres, backoff_min_ms, 1, 600000, 50, "Pause before the first try to connect again."),
+    INT(postgres, backoff_max_ms, 1, 600000, 2000, "The pause doubles up to this."),
+
+    INT(health, interval_ms, 10, 600000, 100, "Time between two probes of a node."),
+    INT(health, timeout_ms, 10, 600000, 500, "A probe without an answer for so long has failed."),
+    INT(health, down_after, 1, 100, 2, "Failed probes in a row before a node counts as down."),
+    INT(health, up_after, 1, 100, 2, "Good probes in a row before it counts as up again."),
+
+    INT(reload, ask_timeout_ms, 10, 600000, 1000,
+        "How long a reload waits for the shards to say which events a new map would strand."),
+
+    TEXT(redis, address, SETTING_ADDRESS, "", NULL, "Address of Redis, host:port. Empty: none."),
+};
+/* clang-format on */
+
+#define TABLE_LEN (sizeof(table) / sizeof(table[0]))
+
+static void *field(struct settings *settings, const struct setting *row)
+{
+    return (char *)settings + row->offset;
+}
+
+const char *booking_strategy_name(enum booking_strategy strategy)
+{
+    return strategies[strategy];
+}
+
+void settings_init(struct settings *settings)
+{
+    memset(settings, 0, sizeof(*settings));
+    for (size_t i = 0; i < TABLE_LEN; i++) {
+        const struct setting *row = &table[i];
+        if (row->type == SETTING_INT)
+            *(int64_t *)field(settings, row) = row->standard;
+        else if (row->type == SETTING_STRATEGY)
+            settings->booking.strategy = (enum booking_strategy)row->standard;
+        else
+            snprintf(field(settings, row), row->size, "%s", row->text);
+    }
+}
+
+/* --- the file ------------------------------------------------------------------------------- */
+
+/* "host:port" with a host that has no colon, or "[v6]:port". */
+static bool address_valid(const char *text)
+{
+    const char *colon = strrchr(text, ':');
+    if (!colon || colon == text)
+        return false;
+    size_t host_len = (size_t)(colon - text);
+    bool bracketed = text[0] == '[' && text[host_len - 1] == ']' && host_len > 2;
+    size_t skipped = bracketed ? 1 : 0;
+    if (strcspn(text + skipped, bracketed ? "[] " : "[] :") < host_len - 2 * skipped)
+        return false;
+    size_t digits = strspn(colon + 1, "0123456789");
+    long port = strtol(colon + 1, NULL, 10);
+    return digits >= 1 && digits <= 5 && colon[1 + digits] == '\0' && port >= 1 && port <= 65535;
+}
+
+static void add_choices(struct dynbuf *out, const char *const *choices)
+{
+    for (size_t i = 0; choices[i]; i++)
+        dynbuf_addf(out, "%s%s", i ? ", " : "", choices[i]);
+}
+
+/* Index of the chosen word, or -1 and a problem. */
+static int find_choice(struct cfgread *read, const struct config_setting_t *group,
+                       const struct setting *row, const char *value)
+{
+    for (int i = 0; row->choices[i]; i++) {
+        if (strcmp(row->choices[i], value) == 0)
+            return i;
+    }
+    struct dynbuf words;
+    dynbuf_init(&words, 256);
+    add_choices(&words, row->choices);
+    cfgread_problem(read, group, row->key, "\"%s\" is none of %s; choose one", value,
+                    dynbuf_text(&words));
+    dynbuf_done(&words);
+    return -1;
+}
+
+static void read_text(struct cfgread *read, const struct config_setting_t *group,
+                      const struct setting *row, struct settings *settings)
+{
+    const char *value;
+    size_t max_len = row->type == SETTING_STRATEGY ? SETTINGS_TEXT_MAX : row->size - 1;
+    if (!cfgread_string(read, group, row->key, CFGREAD_OPTIONAL, max_len, &value))
+        return;
+    if (row->type == SETTING_CHOICE || row->type == SETTING_STRATEGY) {
+        int choice = find_choice(read, group, row, value);
+        if (choice >= 0 && row->type == SETTING_STRATEGY)
+            settings->booking.strategy = (enum booking_strategy)choice;
+        if (choice < 0 || row->type == SETTING_STRATEGY)
+            return;
+    }
+    bool may_be_empty = row->text[0] == '\0';
+    if (row->type == SETTING_ADDRESS && !(may_be_empty && !*value) && !address_valid(value)) {
+        cfgread_problem(read, group, row->key,
+                        "\"%s\" is no address; write host:port, with a port of 1 to 65535", value);
+        return;
+    }
+    if (row->type == SETTING_PATH && !*value) {
+        cfgread_problem(read, group, row->key, "is empty; name a file");
+        return;
+    }
+    snprintf(field(settings, row), row->size, "%s", value);
+}
+
+static void read_section(struct cfgread *read, const struct config_setting_t *group,
+                         const char *section, struct settings *settings)
+{
+    for (size_t i = 0; i < TABLE_LEN; i++) {
+        const struct setting *row = &table[i];
+        if (strcmp(row->section, section) != 0)
+            continue;
+        if (row->type == SETTING_INT)
+            cfgread_int(read, group, row->key, CFGREAD_OPTIONAL, row->min, row->max,
+                        field(settings, row));
+        else
+            read_text(read, group, row, settings);
+    }
+}
+
+/* Keys of the section, for the file itself also the names of the sections; ended by NULL. */
+static void list_keys(const char *section, const char *ret_keys[TABLE_LEN + 1])
+{
+    size_t count = 0;
+    const char *last = "";
+    for (size_t i = 0; i < TABLE_LEN; i++) {
+        const struct setting *row = &table[i];
+        if (strcmp(row->section, section) == 0)
+            ret_keys[count++] = row->key;
+        else if (!*section && strcmp(row->section, last) != 0)
+            ret_keys[count++] = row->section;
+        last = row->section;
+    }
+    ret_keys[count] = NULL;
+}
+
+static void read_all(struct cfgread *read, struct settings *settings)
+{
+    const struct config_setting_t *root = cfgread_root(read);
+    const char *keys[TABLE_LEN + 1];
+    list_keys("", keys);
+    cfgread_known_keys(read, root, keys);
+    read_section(read, root, "", settings);
+    for (size_t i = 1; i < TABLE_LEN; i++) {
+        const char *section = table[i].section;
+        if (strcmp(section, table[i - 1].section) == 0)
+            continue;
+        const struct config_setting_t *group = cfgread_group(read, root, section);
+        if (!group)
+            continue;
+        list_keys(section, keys);
+        cfgread_known_keys(read, group, keys);
+        read_section(read, group, section, settings);
+    }
+}
+
+/* Notes a problem at section.key, or at the file if the key is left to its default. */
+#define TOGETHER(read, section, key, ...)                                                          \
+    do {                                                                                           \
+        const struct config_setting_t *root_ = cfgread_root(read);                                 \
+        const struct config_setting_t *group_ = cfgread_group(read, root_, section);               \
+        cfgread_problem(read, group_ ? group_ : root_, group_ ? (key) : NULL, __VA_ARGS__);        \
+    } while (0)
+
+static void check_together(struct cfgread *read, const struct settings *settings)
+{
+    if (settings->postgres.backoff_min_ms > settings->postgres.backoff_max_ms)
+        TOGETHER(read, "postgres", "backoff_max_ms",
+                 "%lld is less than postgres.backoff_min_ms, %lld; raise it",
+                 (long long)settings->postgres.backoff_max_ms,
+                 (long long)settings->postgres.backoff_min_ms);
+    if (strcmp(settings->http.listen, settings->admin.listen) == 0)
+        TOGETHER(read, "admin", "listen", "is also http.listen, %s; take another port",
+                 settings->http.listen);
+}
+
+/* Makes shard_map a path that means the same wherever the program stands. */
+static void resolve_shard_map(struct cfgread *read, const char *path, struct settings *settings)
+{
+    char resolved[SETTINGS_TEXT_MAX];
+    const char *slash = strrchr(path, '/');
+    if (settings->shard_map[0] == '/' || !slash)
+        return;
+    int len = snprintf(resolved, sizeof(resolved), "%.*s/%s", (int)(slash - path), path,
+                       settings->shard_map);
+    if (len >= (int)sizeof(resolved)) {
+        cfgread_problem(read, cfgread_root(read), "shard_map",
+                        "is too long with the folder of this file; write an absolute path");
+        return;
+    }
+    memcpy(settings->shard_map, resolved, (size_t)len + 1);
+}
+
+enum sg_error settings_load(const char *path, struct settings *ret_settings, struct dynbuf *errors)
+{
+    struct cfgread *read;
+    struct settings settings;
+    enum sg_error error = cfgread_file(path, errors, &read);
+    if (error != SG_OK)
+        return error;
+    settings_init(&settings);
+    read_all(read, &settings);
+    check_together(read, &settings);
+    resolve_shard_map(read, path, &settings);
+    error = cfgread_verdict(read);
+    if (error == SG_OK)
+        *ret_settings = settings;
+    cfgread_free(read);
+    return error;
+}
+
+/* --- the example ---------------------------------------------------------------------------- */
+
+static void add_comment(struct dynbuf *out, const char *indent, const char *text)
+{
+    while (*text) {
+        size_t len = strcspn(text, "\n");
+        dynbuf_addf(out, "%s# %.*s\n", indent, (int)len, text);
+        text += len + (text[len] == '\n');
+    }
+}
+
+static void add_example(struct dynbuf *out, const struct setting *row)
+{
+    const char *indent = *row->section ? "    " : "";
+    add_comment(out, indent, row->help);
+    if (row->choices) {
+        dynbuf_addf(out, "%s# One of: ", indent);
+        add_choices(out, row->choices);
+        dynbuf_addc(out, '\n');
+    }
+    if (row->type == SETTING_INT)
+        dynbuf_addf(out, "%s# From %lld to %lld.\n", indent, (long long)row->min,
+                    (long long)row->max);
+    dynbuf_addf(out, "%s%s = ", indent, row->key);
+    if (row->type == SETTING_INT)
+        dynbuf_addf(out, "%lld;\n", (long long)row->standard);
+    else
+        dynbuf_addf(out, "\"%s\";\n", row->text ? row->text : strategies[row->standard]);
+}
+
+void settings_write_example(struct dynbuf *out)
+{
+    add_comment(
+        out, "",
+        "Settings of SeatGrid: every key with its default, so that this file changes nothing.\n"
+        "Leave out what you do not change. Check a file with: seatgrid check-config -c FILE\n"
+        "Written by: seatgrid check-config --example");
+    const char *section = "";
+    for (size_t i = 0; i < TABLE_LEN; i++) {
+        const struct setting *row = &table[i];
+        if (strcmp(row->section, section) != 0) {
+            dynbuf_addf(out, "%s\n%s = {\n", *section ? "};\n" : "", row->section);
+            section = row->section;
+        } else {
+            dynbuf_addc(out, '\n');
+        }
+        add_example(out, row);
+    }
+    dynbuf_adds(out, "};\n");
+}
