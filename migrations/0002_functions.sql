@@ -34,8 +34,14 @@ BEGIN
         SELECT * INTO found_one FROM bookings b
          WHERE b.event_id = p_event_id AND b.idempotency_key = p_key;
         IF FOUND AND found_one.created_at < now() - interval '24 hours' THEN
-            UPDATE bookings b SET idempotency_key = NULL
-             WHERE b.event_id = p_event_id AND b.booking_id = found_one.booking_id;
+            -- Skips a row that another batch is at: waiting for it here could be a deadlock.
+            PERFORM FROM bookings b
+             WHERE b.event_id = p_event_id AND b.booking_id = found_one.booking_id
+               FOR UPDATE SKIP LOCKED;
+            IF FOUND THEN
+                UPDATE bookings b SET idempotency_key = NULL
+                 WHERE b.event_id = p_event_id AND b.booking_id = found_one.booking_id;
+            END IF;
             outcome := 'again';
             RETURN;
         END IF;
@@ -103,9 +109,9 @@ BEGIN
                                     AND s.col BETWEEN 1 AND e.cols
                                   OFFSET 0) c ON true
         ), looked AS (
-            SELECT ord, count(*) AS wanted, max(obstacle) AS obstacle, min(idx) AS first_idx,
+            SELECT ord, count(*) AS wanted, max(obstacle) AS obstacle,
                    array_agg(seat_no ORDER BY idx) AS seat_nos,
-                   array_agg(idx ORDER BY idx) FILTER (WHERE obstacle > 0) AS obstacles
+                   array_agg(obstacle ORDER BY idx) AS obstacles
               FROM seat GROUP BY ord
         ), claimed AS (   -- claim: in (event, seat) order
             INSERT INTO claims AS c (event_id, seat_no, booking_id, state)
@@ -132,7 +138,7 @@ BEGIN
         )
         SELECT q.ord, q.event_id, q.booking_id, q.key, q.hash,
                q.recheck OR q.key IS NOT NULL AS recheck,
-               l.obstacle, l.first_idx, l.obstacles, l.seat_nos, g.seat_nos AS got_seat_nos,
+               l.obstacle, l.obstacles, l.seat_nos, g.seat_nos AS got_seat_nos,
                b.booking_id IS NOT NULL AS booked
           FROM request q
           JOIN looked l USING (ord)
@@ -167,7 +173,7 @@ BEGIN
         IF outcome IS NULL THEN
             IF r.obstacle > 0 THEN
                 outcome := (ARRAY['seats_taken', 'unknown_seat', 'unknown_event'])[r.obstacle];
-                conflicts := ARRAY(SELECT i - r.first_idx + 1 FROM unnest(r.obstacles) i);
+                conflicts := array_positions(r.obstacles, r.obstacle);
             ELSE   -- overlaps another of the batch, or lost a race after the look
                 outcome := 'again';
             END IF;
@@ -186,7 +192,8 @@ CREATE FUNCTION booking_look(
     OUT seat_nos integer[], OUT seen uuid[])
 LANGUAGE plpgsql AS $$
 DECLARE
-    obstacle integer;
+    obstacle  integer;
+    obstacles integer[];
 BEGIN
     outcome := write_guard(p_epoch);
     IF outcome <> 'ok' THEN
@@ -200,9 +207,9 @@ BEGIN
     IF outcome IN ('replayed', 'key_reused') THEN
         RETURN;
     END IF;
-    SELECT max(s.obstacle), array_agg(s.idx ORDER BY s.idx) FILTER (WHERE s.obstacle > 0),
+    SELECT max(s.obstacle), array_agg(s.obstacle ORDER BY s.idx),
            array_agg(s.seat_no ORDER BY s.idx), array_agg(s.seen ORDER BY s.idx)
-      INTO obstacle, conflicts, seat_nos, seen
+      INTO obstacle, obstacles, seat_nos, seen
       FROM (SELECT q.idx, (q.row - 1)::bigint * e.cols + q.col - 1 AS seat_no, c.booking_id AS seen,
                    CASE WHEN e.event_id IS NULL THEN 3
                         WHEN q.row NOT BETWEEN 1 AND e.rows OR q.col NOT BETWEEN 1 AND e.cols THEN 2
@@ -215,6 +222,7 @@ BEGIN
                                 AND q.col BETWEEN 1 AND e.cols) s;
     outcome := CASE obstacle WHEN 0 THEN 'free' WHEN 1 THEN 'seats_taken'
                              WHEN 2 THEN 'unknown_seat' ELSE 'unknown_event' END;
+    conflicts := CASE WHEN obstacle > 0 THEN array_positions(obstacles, obstacle) END;
 END $$;
 
 -- Creates an event under the next free id of the shard's ranges, in the order given; p_excluded are

@@ -4,6 +4,10 @@
  * A call is in exactly one place: parked, waiting in a pool, or in flight on a connection. One that
  * missed its deadline in flight is answered, and stays until its reply lets it go.
  *
+ * A pool that the map no longer asks for is retired: it takes no new calls and closes when those it
+ * has are done. The map may change inside the callback of any call, so a pool's memory goes by way
+ * of the reap list.
+ *
  * SPDX-License-Identifier: MIT
  */
 #include "router/calls.h"
@@ -18,6 +22,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/metrics.h"
+#include "base/reap.h"
 #include "base/settings.h"
 #include "base/snapshot.h"
 #include "router/pgconn.h"
@@ -42,6 +47,7 @@ struct call {
 };
 
 TAILQ_HEAD(call_list, call);
+TAILQ_HEAD(pool_list, pool);
 
 struct pool {
     TAILQ_ENTRY(pool) link;
@@ -54,14 +60,17 @@ struct pool {
     size_t conn_count;
     struct call_list waiting;
     size_t waiting_count;
-    bool wanted; /* during calls_sync_map: named by the new map */
-    bool closing;
+    size_t in_flight; /* calls on its connections */
+    bool wanted;      /* during calls_sync_map: named by the new map */
+    bool retired;     /* in calls->retired */
+    bool closed;      /* in no list; only the memory is left */
     struct metrics_series *duration[STATEMENT_COUNT][2]; /* ok, error */
 };
 
 struct calls {
     const struct router_config *config;
-    TAILQ_HEAD(, pool) pools;
+    struct pool_list pools;
+    struct pool_list retired;
     struct call_list all; /* accepted and not yet freed */
     struct call_list parked;
     size_t count;
@@ -71,6 +80,7 @@ struct calls {
 };
 
 static void dispatch(struct call *call);
+static void serve_waiting(struct pool *pool);
 
 /* --- pools --------------------------------------------------------------------------------------
  */
@@ -88,22 +98,60 @@ static struct pool *pool_find(const struct calls *calls, const char *node, enum 
     return NULL;
 }
 
-static void pool_free(struct pool *pool)
+static void pool_destroy(void *object)
 {
-    struct calls *calls = pool->calls;
-    struct call *call;
-    pool->closing = true;
-    TAILQ_REMOVE(&calls->pools, pool, link);
-    while ((call = TAILQ_FIRST(&pool->waiting))) {
-        TAILQ_REMOVE(&pool->waiting, call, place_link);
-        call->place = CALL_PARKED;
-        TAILQ_INSERT_TAIL(&calls->parked, call, place_link);
-    }
-    for (size_t i = 0; i < pool->conn_count; i++)
-        pgconn_free(pool->conns[i]); /* gives back what is in flight: parked or answered */
+    struct pool *pool = object;
     free(pool->conns);
     free(pool->dsn);
     free(pool);
+}
+
+static void park(struct call *call)
+{
+    call->place = CALL_PARKED;
+    call->pool = NULL;
+    TAILQ_INSERT_TAIL(&call->calls->parked, call, place_link);
+}
+
+/* Those who wait in the pool choose anew. */
+static void park_waiting(struct pool *pool)
+{
+    struct call *call;
+    while ((call = TAILQ_FIRST(&pool->waiting))) {
+        TAILQ_REMOVE(&pool->waiting, call, place_link);
+        pool->waiting_count--;
+        park(call);
+    }
+}
+
+/* Gives up the connections: what is in flight on them comes back lost. */
+static void pool_close(struct pool *pool)
+{
+    struct calls *calls = pool->calls;
+    size_t count = pool->conn_count;
+    if (pool->closed)
+        return;
+    pool->closed = true;
+    pool->conn_count = 0; /* none to pick any more */
+    TAILQ_REMOVE(pool->retired ? &calls->retired : &calls->pools, pool, link);
+    park_waiting(pool);
+    for (size_t i = 0; i < count; i++)
+        pgconn_free(pool->conns[i]);
+    reap(calls->config->reap, pool, pool_destroy);
+}
+
+static void close_if_drained(struct pool *pool)
+{
+    if (pool->retired && pool->in_flight == 0 && pool->waiting_count == 0)
+        pool_close(pool);
+}
+
+static void pool_retire(struct pool *pool)
+{
+    TAILQ_REMOVE(&pool->calls->pools, pool, link);
+    TAILQ_INSERT_TAIL(&pool->calls->retired, pool, link);
+    pool->retired = true;
+    close_if_drained(pool);
 }
 
 static struct pool *pool_new(struct calls *calls, const char *shard,
@@ -141,7 +189,7 @@ static struct pool *pool_new(struct calls *calls, const char *shard,
     }
     return pool;
 fail:
-    pool_free(pool);
+    pool_close(pool);
     return NULL;
 }
 
@@ -157,6 +205,13 @@ static struct pgconn *pool_pick(const struct pool *pool)
     return best;
 }
 
+/* True if a call can go out on the connection now. */
+static bool conn_has_room(const struct pool *pool, const struct pgconn *conn)
+{
+    return conn &&
+           pgconn_in_flight(conn) < (size_t)pool->calls->config->settings->reads.pipeline_max;
+}
+
 static bool pool_has_room(const struct pool *pool)
 {
     return pool->waiting_count < (size_t)pool->calls->config->settings->reads.queue_max;
@@ -164,13 +219,6 @@ static bool pool_has_room(const struct pool *pool)
 
 /* --- one call -----------------------------------------------------------------------------------
  */
-
-static void park(struct call *call)
-{
-    call->place = CALL_PARKED;
-    call->pool = NULL;
-    TAILQ_INSERT_TAIL(&call->calls->parked, call, place_link);
-}
 
 static void answer(struct call *call, enum sg_error error, const PGresult *result)
 {
@@ -209,11 +257,38 @@ static bool may_ask_again(const char *sqlstate)
            strncmp(sqlstate, "40", 2) == 0 || strncmp(sqlstate, "53", 2) == 0;
 }
 
+/* What a call is told that will get no answer. */
+static enum sg_error missed(const struct call *call)
+{
+    if (call->request.target == CALL_WRITE && call->sent)
+        return SG_OUTCOME_UNKNOWN;
+    return call->place == CALL_PARKED ? SG_SHARD_UNAVAILABLE : SG_DEADLINE;
+}
+
+/* The last word on a call; its deadline may have had it before. */
+static void conclude(struct call *call, const struct pool *pool, const struct pgreply *reply)
+{
+    if (call->answered)
+        return;
+    if (reply->kind == PGREPLY_ROWS) {
+        answer(call, SG_OK, reply->result);
+    } else if (reply->kind == PGREPLY_ERROR) {
+        struct log_fields fields = {.shard = pool->shard, .node = pool->node};
+        log_error(&fields, "statement %s failed: %s %s",
+                  statement_info(call->request.statement)->name, reply->sqlstate, reply->message);
+        answer(call, SG_INTERNAL, NULL);
+    } else {
+        answer(call, missed(call), NULL);
+    }
+}
+
 static void on_reply(void *arg, const struct pgreply *reply)
 {
     struct call *call = arg;
     struct calls *calls = call->calls;
     struct pool *pool = call->pool;
+    pool->in_flight--;
+    call->place = CALL_PARKED; /* in no list yet */
     if (reply->kind != PGREPLY_LOST)
         observe(pool, call->request.statement, reply->kind == PGREPLY_ROWS, reply->duration_us);
 
@@ -224,25 +299,35 @@ static void on_reply(void *arg, const struct pgreply *reply)
     if (!call->answered && again && !calls->closing) {
         park(call); /* the next tick, or a connection that becomes ready, asks again */
     } else {
-        if (!call->answered && reply->kind == PGREPLY_ROWS) {
-            answer(call, SG_OK, reply->result);
-        } else if (!call->answered && reply->kind == PGREPLY_ERROR) {
-            struct log_fields fields = {.shard = pool->shard, .node = pool->node};
-            log_error(&fields, "statement %s failed: %s %s",
-                      statement_info(call->request.statement)->name, reply->sqlstate,
-                      reply->message);
-            answer(call, SG_INTERNAL, NULL);
-        } else if (!call->answered) {
-            answer(call, SG_SHARD_UNAVAILABLE, NULL);
-        }
+        conclude(call, pool, reply);
         call_free(call);
     }
+    serve_waiting(pool);
+    close_if_drained(pool);
+}
 
-    struct call *next = pool->closing ? NULL : TAILQ_FIRST(&pool->waiting);
-    if (next && pool_pick(pool)) {
-        TAILQ_REMOVE(&pool->waiting, next, place_link);
+/* On the call's pool. False if the connection takes no more just now. */
+static bool send_on(struct call *call, struct pgconn *conn)
+{
+    if (!conn_has_room(call->pool, conn) ||
+        !pgconn_send(conn, call->request.statement, call->request.params, on_reply, call))
+        return false;
+    call->place = CALL_IN_FLIGHT;
+    call->sent = true;
+    call->pool->in_flight++;
+    return true;
+}
+
+/* As long as there is room again, those who wait choose anew, oldest first: what they knew of the
+ * node is old by now. Those of a retired pool end on the map they began with. */
+static void serve_waiting(struct pool *pool)
+{
+    struct call *call;
+    while ((call = TAILQ_FIRST(&pool->waiting)) && conn_has_room(pool, pool_pick(pool))) {
+        TAILQ_REMOVE(&pool->waiting, call, place_link);
         pool->waiting_count--;
-        dispatch(next);
+        if (!pool->retired || !send_on(call, pool_pick(pool)))
+            dispatch(call);
     }
 }
 
@@ -253,15 +338,11 @@ static bool enter_pool(struct call *call, struct pool *pool, int64_t staleness_u
     if (!conn)
         return false;
     struct route *route = &call->request.route;
-    snprintf(route->node, sizeof(route->node), "%s", pool->node);
+    memcpy(route->node, pool->node, sizeof(route->node)); /* arrays of one size */
     route->staleness_us = staleness_us;
     call->pool = pool;
-    if (pgconn_in_flight(conn) < (size_t)pool->calls->config->settings->reads.pipeline_max &&
-        pgconn_send(conn, call->request.statement, call->request.params, on_reply, call)) {
-        call->place = CALL_IN_FLIGHT;
-        call->sent = true;
+    if (send_on(call, conn))
         return true;
-    }
     if (!pool_has_room(pool))
         return false;
     call->place = CALL_WAITING;
@@ -350,33 +431,23 @@ static void dispatch_parked(struct calls *calls)
 static void on_pool_ready(void *arg)
 {
     struct pool *pool = arg;
+    serve_waiting(pool);
     dispatch_parked(pool->calls);
 }
 
 static void on_pool_lost(void *arg, const char *reason)
 {
     struct pool *pool = arg;
-    struct call *call;
     (void)reason;
     if (pool_pick(pool))
-        return;
-    /* nobody left to serve those who wait here: they choose anew */
-    while ((call = TAILQ_FIRST(&pool->waiting))) {
-        TAILQ_REMOVE(&pool->waiting, call, place_link);
-        pool->waiting_count--;
-        park(call);
-    }
+        serve_waiting(pool);
+    else
+        park_waiting(pool); /* nobody left to serve them */
+    close_if_drained(pool);
 }
 
 /* --- deadlines ----------------------------------------------------------------------------------
  */
-
-static enum sg_error missed(const struct call *call)
-{
-    if (call->request.target == CALL_WRITE && call->sent)
-        return SG_OUTCOME_UNKNOWN;
-    return call->place == CALL_PARKED ? SG_SHARD_UNAVAILABLE : SG_DEADLINE;
-}
 
 static void on_tick(evutil_socket_t fd, short what, void *arg)
 {
@@ -420,6 +491,7 @@ struct calls *calls_new(const struct router_config *config)
         return NULL;
     calls->config = config;
     TAILQ_INIT(&calls->pools);
+    TAILQ_INIT(&calls->retired);
     TAILQ_INIT(&calls->all);
     TAILQ_INIT(&calls->parked);
     calls->tick = evtimer_new(config->base, on_tick, calls);
@@ -438,10 +510,12 @@ void calls_free(struct calls *calls)
         return;
     calls->closing = true;
     while ((pool = TAILQ_FIRST(&calls->pools)))
-        pool_free(pool);
+        pool_close(pool);
+    while ((pool = TAILQ_FIRST(&calls->retired)))
+        pool_close(pool);
     while ((call = TAILQ_FIRST(&calls->all))) { /* all of them parked by now */
         TAILQ_REMOVE(&calls->parked, call, place_link);
-        answer(call, SG_SHARD_UNAVAILABLE, NULL);
+        answer(call, missed(call), NULL);
         call_free(call);
     }
     event_free(calls->tick);
@@ -454,7 +528,7 @@ static void want_pool(struct calls *calls, const char *shard, const struct shard
 {
     struct pool *pool = pool_find(calls, node->name, use);
     if (pool && (strcmp(pool->dsn, node->dsn) != 0 || strcmp(pool->shard, shard) != 0)) {
-        pool_free(pool);
+        pool_retire(pool);
         pool = NULL;
     }
     if (!pool && use == PGCONN_READ)
@@ -479,7 +553,7 @@ void calls_sync_map(struct calls *calls, const struct shardmap *map)
     for (pool = TAILQ_FIRST(&calls->pools); pool; pool = next) {
         next = TAILQ_NEXT(pool, link);
         if (!pool->wanted)
-            pool_free(pool);
+            pool_retire(pool);
     }
 }
 

@@ -50,9 +50,10 @@ struct call_request {
 
 /* `config` is borrowed. NULL when memory runs out. */
 struct calls *calls_new(const struct router_config *config);
-/* Answers everything with SG_SHARD_UNAVAILABLE first. */
+/* Answers everything first: SG_OUTCOME_UNKNOWN to a write that was sent, else SG_SHARD_UNAVAILABLE. */
 void calls_free(struct calls *calls);
-/* Opens and closes pools after the map's nodes. */
+/* Opens pools after the map's nodes; the others close when what is on them is done. Calls nobody
+ * back. */
 void calls_sync_map(struct calls *calls, const struct shardmap *map);
 size_t calls_in_flight(const struct calls *calls);
 

@@ -51,8 +51,10 @@ struct lane {
     const struct router_config *config;
     char shard[SHARDMAP_NAME_MAX + 1];
     char node[SHARDMAP_NAME_MAX + 1]; /* the primary that the slots connect to; "" for none */
+    uint64_t dsn_hash;                /* of where they connect to */
     int64_t epoch;
     uint64_t topology_serial;
+    uint64_t map_serial;
     struct booking_op_list all; /* not yet answered */
     size_t count;               /* not yet freed */
     struct lane_queue queues[SLOTS_MAX];
@@ -194,9 +196,15 @@ static void disconnect(struct lane *lane)
     lane->node[0] = '\0';
 }
 
+static uint64_t dsn_hash(const struct shardmap_node *node)
+{
+    return hash_bytes(HASH_START, node->dsn, strlen(node->dsn));
+}
+
 static void connect_to(struct lane *lane, const struct shardmap_node *node)
 {
     snprintf(lane->node, sizeof(lane->node), "%s", node->name);
+    lane->dsn_hash = dsn_hash(node);
     for (size_t i = 0; i < lane->slot_count; i++) {
         struct lane_slot *slot = &lane->slots[i];
         slot->conn = pgconn_new(&(struct pgconn_config){.base = lane->config->base,
@@ -228,22 +236,28 @@ static const struct shardmap_node *find_node(const struct shardmap *map, const c
 }
 
 /* Connects to the primary that the topology names. While it names none, the connections to the last
- * one stay (they come back by themselves if it does), unless it says that it is a replica now. */
+ * one stay (they come back by themselves if it does), unless it says that it is a replica now. A
+ * node that the map has elsewhere now is connected to anew. */
 static void follow(struct lane *lane)
 {
     const struct router_config *config = lane->config;
     uint64_t serial = snapshot_serial(config->topologies);
-    if (serial == lane->topology_serial)
+    uint64_t map_serial = snapshot_serial(config->maps);
+    if (serial == lane->topology_serial && map_serial == lane->map_serial)
         return;
     lane->topology_serial = serial;
+    lane->map_serial = map_serial;
     snapshot_begin(config->reader);
     const struct topology *topology = snapshot_get(config->topologies);
     const struct shardmap *map = snapshot_get(config->maps);
     const struct topology_node *primary = topology ? route_write(topology, lane->shard) : NULL;
     const struct topology_node *current =
         topology && lane->node[0] ? topology_find(topology, lane->node) : NULL;
+    const struct shardmap_node *mapped =
+        map && lane->node[0] ? find_node(map, lane->shard, lane->node) : NULL;
     bool demoted = current && current->up && current->role == NODE_REPLICA;
-    if (lane->node[0] && (demoted || (primary && strcmp(primary->name, lane->node) != 0)))
+    bool moved = mapped && dsn_hash(mapped) != lane->dsn_hash;
+    if (lane->node[0] && (demoted || moved || (primary && strcmp(primary->name, lane->node) != 0)))
         disconnect(lane);
     if (primary) {
         lane->epoch = primary->epoch;
@@ -268,8 +282,8 @@ static void op_free(struct lane *lane, struct booking_op *op)
 static void answer(struct lane *lane, struct booking_op *op, struct book_result *result)
 {
     struct route *route = &result->route;
-    snprintf(route->shard, sizeof(route->shard), "%s", lane->shard);
-    snprintf(route->node, sizeof(route->node), "%s", lane->node);
+    memcpy(route->shard, lane->shard, sizeof(route->shard)); /* arrays of one size */
+    memcpy(route->node, lane->node, sizeof(route->node));
     route->map_version = op->map_version;
     route->staleness_us = 0;
     op->answered = true;

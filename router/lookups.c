@@ -151,10 +151,12 @@ static void on_lookup(void *arg, const struct call_reply *reply)
         bool from_replica = reply->route->staleness_us != 0;
         if (from_replica && !lookup->asked_primary) {
             lookup->asked_primary = true;
-            if (ask(lookup, CALL_PRIMARY) == SG_OK)
+            error = ask(lookup, CALL_PRIMARY);
+            if (error == SG_OK)
                 return;
+        } else {
+            error = lookup->booking_fn ? SG_UNKNOWN_BOOKING : SG_UNKNOWN_EVENT;
         }
-        error = lookup->booking_fn ? SG_UNKNOWN_BOOKING : SG_UNKNOWN_EVENT;
     }
     if (lookup->booking_fn)
         give_booking(lookup, reply, error);

@@ -5,6 +5,11 @@
  * PGRES_PIPELINE_SYNC (with no NULL behind it). So the queue of expectations holds one entry a
  * statement, finished by its Sync.
  *
+ * The reply waits for the Sync: the transaction ends there and not with the rows, so an error may
+ * still come behind them (a server that shuts down between the two rolls back what it has just
+ * answered). And when the connection goes, libpq makes up an error result for the oldest statement;
+ * without its Sync that is no answer of the server, but a loss like the others.
+ *
  * SPDX-License-Identifier: MIT
  */
 #include "router/pgconn.h"
@@ -23,15 +28,13 @@
 #include "base/settings.h"
 #include "shardmap/shardmap.h"
 
-#define IN_FLIGHT_MAX 64 /* a power of two; callers stay far below */
-
 enum pgconn_state { PGCONN_WAITING, PGCONN_CONNECTING, PGCONN_PREPARING, PGCONN_READY };
 
 struct expectation {
     pgreply_fn *fn; /* NULL: our own preparing */
     void *arg;
     int64_t sent_us;
-    bool replied; /* fn has run; only the Sync is missing */
+    PGresult *result; /* owned; waits for the Sync */
 };
 
 struct pgconn {
@@ -44,7 +47,7 @@ struct pgconn {
     struct event *io_event; /* on pg's socket; NULL outside a connection */
     struct event *writable; /* armed while libpq has unsent bytes */
     struct event *timer;    /* backoff, connect deadline, or the oldest statement's deadline */
-    struct expectation queue[IN_FLIGHT_MAX];
+    struct expectation queue[PGCONN_IN_FLIGHT_MAX];
     unsigned head;
     unsigned count;
     unsigned failures; /* connects in a row that failed */
@@ -175,8 +178,8 @@ static void start_connect(struct pgconn *conn)
 
 static void expect(struct pgconn *conn, pgreply_fn *fn, void *arg)
 {
-    assert(conn->count < IN_FLIGHT_MAX);
-    conn->queue[(conn->head + conn->count++) % IN_FLIGHT_MAX] =
+    assert(conn->count < PGCONN_IN_FLIGHT_MAX);
+    conn->queue[(conn->head + conn->count++) % PGCONN_IN_FLIGHT_MAX] =
         (struct expectation){.fn = fn, .arg = arg, .sent_us = clock_mono_us()};
     if (conn->count == 1)
         set_timer_us(conn, conn->config.settings->postgres.statement_timeout_ms * 1000);
@@ -209,6 +212,10 @@ static void on_connect_progress(evutil_socket_t fd, short what, void *arg)
     struct pgconn *conn = arg;
     (void)fd;
     (void)what;
+    if (conn->pending_reset[0]) {
+        lose(conn, conn->pending_reset);
+        return;
+    }
     PostgresPollingStatusType status = PQconnectPoll(conn->pg);
     if (status == PGRES_POLLING_OK)
         on_connected(conn);
@@ -231,14 +238,21 @@ static void on_prepared(struct pgconn *conn)
 /* --- losing ------------------------------------------------------------------------------------
  */
 
+static struct expectation take_oldest(struct pgconn *conn)
+{
+    struct expectation oldest = conn->queue[conn->head];
+    conn->head = (conn->head + 1) % PGCONN_IN_FLIGHT_MAX;
+    conn->count--;
+    return oldest;
+}
+
 static void deliver_lost(struct pgconn *conn, const char *reason)
 {
     struct pgreply reply = {.kind = PGREPLY_LOST, .message = reason};
     while (conn->count) {
-        struct expectation lost = conn->queue[conn->head];
-        conn->head = (conn->head + 1) % IN_FLIGHT_MAX;
-        conn->count--;
-        if (!lost.fn || lost.replied)
+        struct expectation lost = take_oldest(conn);
+        PQclear(lost.result);
+        if (!lost.fn)
             continue;
         reply.duration_us = clock_mono_us() - lost.sent_us;
         lost.fn(lost.arg, &reply);
@@ -309,32 +323,50 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 /* --- results -----------------------------------------------------------------------------------
  */
 
-static void deliver(struct pgconn *conn, struct expectation *expected, const PGresult *result)
+static bool is_error(const PGresult *result)
 {
-    struct pgreply reply = {
-        .kind = PGREPLY_ROWS, .result = result, .duration_us = clock_mono_us() - expected->sent_us};
     ExecStatusType status = PQresultStatus(result);
-    if (status != PGRES_TUPLES_OK && status != PGRES_COMMAND_OK) {
-        const char *sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
-        const char *message = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
+    return status != PGRES_TUPLES_OK && status != PGRES_COMMAND_OK;
+}
+
+/* An error behind the rows takes their place; the first of several errors is the one that counts,
+ * what follows it was only skipped. */
+static void keep_result(struct expectation *expected, PGresult *result)
+{
+    if (expected->result && (is_error(expected->result) || !is_error(result))) {
+        PQclear(result);
+        return;
+    }
+    PQclear(expected->result);
+    expected->result = result;
+}
+
+static void deliver(struct pgconn *conn, const struct expectation *done)
+{
+    struct pgreply reply = {.kind = PGREPLY_ROWS,
+                            .result = done->result,
+                            .duration_us = clock_mono_us() - done->sent_us};
+    if (is_error(done->result)) {
+        const char *sqlstate = PQresultErrorField(done->result, PG_DIAG_SQLSTATE);
+        const char *message = PQresultErrorField(done->result, PG_DIAG_MESSAGE_PRIMARY);
         reply.kind = PGREPLY_ERROR;
         snprintf(reply.sqlstate, sizeof(reply.sqlstate), "%s", sqlstate ? sqlstate : "XX000");
-        reply.message = message ? message : PQresultErrorMessage(result);
+        reply.message = message ? message : PQresultErrorMessage(done->result);
     }
-    if (expected->fn) {
-        expected->replied = true;
-        expected->fn(expected->arg, &reply);
-    } else if (reply.kind == PGREPLY_ERROR && !conn->pending_reset[0]) {
+    if (done->fn)
+        done->fn(done->arg, &reply);
+    else if (reply.kind == PGREPLY_ROWS)
+        on_prepared(conn);
+    else
         snprintf(conn->pending_reset, sizeof(conn->pending_reset), "cannot prepare: %s",
                  reply.message);
-    }
 }
 
 /* Takes every result that is complete. Callbacks may send more, or ask for a reset. */
 static void take_results(struct pgconn *conn)
 {
     int nulls = 0;
-    while (conn->count && !PQisBusy(conn->pg)) {
+    while (conn->count && !conn->freed && !conn->pending_reset[0] && !PQisBusy(conn->pg)) {
         PGresult *result = PQgetResult(conn->pg);
         if (!result) {
             if (++nulls > 1)
@@ -343,19 +375,13 @@ static void take_results(struct pgconn *conn)
         }
         nulls = 0;
         if (PQresultStatus(result) == PGRES_PIPELINE_SYNC) {
-            bool prepared = !conn->queue[conn->head].fn;
-            conn->head = (conn->head + 1) % IN_FLIGHT_MAX;
-            conn->count--;
-            if (prepared && !conn->pending_reset[0])
-                on_prepared(conn);
+            struct expectation done = take_oldest(conn);
+            PQclear(result);
+            deliver(conn, &done);
+            PQclear(done.result);
         } else {
-            struct expectation *expected = &conn->queue[conn->head];
-            if (!expected->replied)
-                deliver(conn, expected, result);
+            keep_result(&conn->queue[conn->head], result);
         }
-        PQclear(result);
-        if (conn->freed || conn->pending_reset[0])
-            break;
     }
 }
 
@@ -458,7 +484,8 @@ const char *pgconn_node(const struct pgconn *conn)
 /* Marks the connection for loss from a place where the caller is not ready for its callbacks. */
 static void lose_soon(struct pgconn *conn, const char *reason)
 {
-    snprintf(conn->pending_reset, sizeof(conn->pending_reset), "%s", reason);
+    snprintf(conn->pending_reset, sizeof(conn->pending_reset), "%s",
+             reason[0] ? reason : "no reason given");
     if (!conn->in_callback)
         event_active(conn->io_event, EV_READ, 0);
 }
@@ -470,7 +497,7 @@ bool pgconn_send(struct pgconn *conn, enum statement statement, const struct par
     const char *values[PARAMS_MAX];
     int lengths[PARAMS_MAX];
     int formats[PARAMS_MAX];
-    if (!pgconn_is_ready(conn) || conn->count == IN_FLIGHT_MAX)
+    if (!pgconn_is_ready(conn) || conn->count == PGCONN_IN_FLIGHT_MAX)
         return false;
     params_export(params, values, lengths, formats);
     if (!PQsendQueryPrepared(conn->pg, info->name, params->count, values, lengths, formats,

@@ -28,6 +28,8 @@
 #include "router/params.h"
 #include "router/statements.h"
 
+#define PGCONN_IN_FLIGHT_MAX 1024 /* statements; the bound of reads.pipeline_max */
+
 struct event_base;
 struct metrics_set;
 struct pgconn;

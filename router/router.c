@@ -6,7 +6,7 @@
  *   seat map ─> single flight (seatmaps.c)      list of events ─> all shards (event_list.c)
  *
  * It owns the lanes. A lane whose shard left the map is retired: what is in it ends on the map it
- * began with, then the lane goes.
+ * began with, then the lane goes (a timer looks for that, as no request may come any more).
  *
  * SPDX-License-Identifier: MIT
  */
@@ -27,6 +27,8 @@
 #include "router/seatmaps.h"
 #include "router/topology.h"
 
+#define SWEEP_US 100000 /* between two looks at the retired lanes */
+
 struct lane_entry {
     LIST_ENTRY(lane_entry) link;
     struct lane *lane;
@@ -42,6 +44,7 @@ struct router {
     struct lane **lanes; /* by shard index of the map of map_serial; NULL without memory */
     size_t lane_count;
     struct lane_list retired;
+    struct event *sweep;      /* pending while there are any */
     int64_t created_here[64]; /* events created since the topology was last seen, by shard index */
     uint64_t created_serial;
 };
@@ -61,6 +64,12 @@ static struct lane *take_lane(struct router *router, const char *shard)
     return lane_new(&router->config, shard);
 }
 
+static void set_sweep(struct router *router)
+{
+    struct timeval tv = clock_timeval_us(SWEEP_US);
+    event_add(router->sweep, &tv);
+}
+
 static void retire(struct router *router, struct lane *lane)
 {
     struct lane_entry *entry = lane_in_flight(lane) ? malloc(sizeof(*entry)) : NULL;
@@ -70,6 +79,7 @@ static void retire(struct router *router, struct lane *lane)
     }
     entry->lane = lane;
     LIST_INSERT_HEAD(&router->retired, entry, link);
+    set_sweep(router);
 }
 
 static void free_retired(struct router *router, bool all)
@@ -84,6 +94,16 @@ static void free_retired(struct router *router, bool all)
         }
         entry = next;
     }
+}
+
+static void on_sweep(evutil_socket_t fd, short what, void *arg)
+{
+    struct router *router = arg;
+    (void)fd;
+    (void)what;
+    free_retired(router, false);
+    if (!LIST_EMPTY(&router->retired))
+        set_sweep(router);
 }
 
 /* Inside a read section. */
@@ -104,7 +124,6 @@ static void follow_map(struct router *router, const struct shardmap *map, uint64
     router->lane_count = count;
     router->map_serial = serial;
     calls_sync_map(router->calls, map);
-    free_retired(router, false);
 }
 
 /* Begins a read section; the caller ends it. NULL before the first map. */
@@ -128,8 +147,7 @@ static void fill_route(const struct shardmap *map, int shard, struct route *ret_
     *ret_route = (struct route){.staleness_us = STALENESS_UNKNOWN,
                                 .map_version = map ? shardmap_version(map) : 0};
     if (shard >= 0)
-        snprintf(ret_route->shard, sizeof(ret_route->shard), "%s",
-                 shardmap_shard(map, shard)->name);
+        memcpy(ret_route->shard, shardmap_shard(map, shard)->name, sizeof(ret_route->shard));
 }
 
 /* --- public -------------------------------------------------------------------------------------
@@ -142,10 +160,13 @@ struct router *router_new(const struct router_config *config)
         return NULL;
     router->config = *config;
     LIST_INIT(&router->retired);
-    router->calls = calls_new(&router->config);
+    router->sweep = evtimer_new(config->base, on_sweep, router);
+    router->calls = router->sweep ? calls_new(&router->config) : NULL;
     router->seatmaps = router->calls ? seatmaps_new(&router->config, router->calls) : NULL;
     if (!router->seatmaps) {
         calls_free(router->calls);
+        if (router->sweep)
+            event_free(router->sweep);
         free(router);
         return NULL;
     }
@@ -162,6 +183,7 @@ void router_free(struct router *router)
     free_retired(router, true);
     calls_free(router->calls);
     seatmaps_free(router->seatmaps);
+    event_free(router->sweep);
     free(router->lanes);
     free(router);
 }
@@ -170,7 +192,6 @@ void router_sync_map(struct router *router)
 {
     begin(router);
     end(router);
-    free_retired(router, false);
 }
 
 size_t router_in_flight(const struct router *router)

@@ -7,6 +7,9 @@
  *                        │ no
  *                        └─> call, then all who wait are answered, and it stays for a moment
  *
+ * An event that a replica does not know may be too young for it: the primary is asked once more
+ * before it is said that there is none.
+ *
  * SPDX-License-Identifier: MIT
  */
 #include "router/seatmaps.h"
@@ -41,7 +44,8 @@ struct entry {
     struct seatmaps *owner;
     int64_t event_id;
     bool in_flight;
-    bool shared; /* in its bucket; false: one reader with a bound of its own */
+    bool asked_primary; /* the call in flight is the second one, of the primary */
+    bool shared;        /* in its bucket; false: one reader with a bound of its own */
     STAILQ_HEAD(, waiter) waiters;
     int64_t asked_us; /* when the query for `recent` or the one in flight was asked */
     struct seatmap *recent;
@@ -209,8 +213,7 @@ static size_t bucket_of(int64_t event_id)
 static struct entry *entry_find(struct seatmaps *seatmaps, int64_t event_id)
 {
     struct entry *entry;
-    LIST_FOREACH(entry, &seatmaps->buckets[bucket_of(event_id)], bucket)
-    {
+    LIST_FOREACH (entry, &seatmaps->buckets[bucket_of(event_id)], bucket) {
         if (entry->event_id == event_id)
             return entry;
     }
@@ -300,6 +303,35 @@ static void give(struct waiter *waiter, const struct route *route, enum sg_error
     free(waiter);
 }
 
+static void on_reply(void *arg, const struct call_reply *reply);
+
+static enum sg_error ask(struct entry *entry, const struct route *route, enum call_target target,
+                         int64_t max_staleness_us)
+{
+    struct seatmaps *seatmaps = entry->owner;
+    const struct settings *settings = seatmaps->config->settings;
+    struct params *params = malloc(sizeof(*params));
+    if (!params)
+        return SG_NO_MEMORY;
+    params_init(params);
+    params_i64(params, entry->event_id);
+    struct call_request request = {.route = *route,
+                                   .target = target,
+                                   .max_staleness_us = max_staleness_us,
+                                   .deadline_ms = settings->reads.deadline_ms,
+                                   .statement = STATEMENT_SEATMAP,
+                                   .params = params};
+    entry->asked_us = clock_mono_us();
+    entry->in_flight = true;
+    return call_start(seatmaps->calls, &request, on_reply, entry);
+}
+
+static bool is_unknown_to_replica(const struct entry *entry, const struct call_reply *reply)
+{
+    return reply->error == SG_OK && PQntuples(reply->result) == 0 &&
+           reply->route->staleness_us != 0 && !entry->asked_primary;
+}
+
 static void on_reply(void *arg, const struct call_reply *reply)
 {
     struct entry *entry = arg;
@@ -307,10 +339,16 @@ static void on_reply(void *arg, const struct call_reply *reply)
     int64_t now_us = clock_mono_us();
     struct seatmap *seatmap = NULL;
     enum sg_error error = reply->error;
-    if (error == SG_OK && PQntuples(reply->result) == 0)
+    if (is_unknown_to_replica(entry, reply)) {
+        entry->asked_primary = true;
+        error = ask(entry, reply->route, CALL_PRIMARY, 0);
+        if (error == SG_OK)
+            return;
+    } else if (error == SG_OK && PQntuples(reply->result) == 0) {
         error = SG_UNKNOWN_EVENT;
-    else if (error == SG_OK && !(seatmap = decode(entry->event_id, reply->result)))
+    } else if (error == SG_OK && !(seatmap = decode(entry->event_id, reply->result))) {
         error = SG_INTERNAL;
+    }
 
     STAILQ_HEAD(, waiter) waiters = STAILQ_HEAD_INITIALIZER(waiters);
     STAILQ_CONCAT(&waiters, &entry->waiters);
@@ -360,26 +398,6 @@ static bool deliver_recent(struct seatmaps *seatmaps, const struct entry *entry,
     return true;
 }
 
-static enum sg_error ask(struct entry *entry, const struct route *route, int64_t max_staleness_us)
-{
-    struct seatmaps *seatmaps = entry->owner;
-    const struct settings *settings = seatmaps->config->settings;
-    struct params *params = malloc(sizeof(*params));
-    if (!params)
-        return SG_NO_MEMORY;
-    params_init(params);
-    params_i64(params, entry->event_id);
-    struct call_request request = {.route = *route,
-                                   .target = CALL_READ,
-                                   .max_staleness_us = max_staleness_us,
-                                   .deadline_ms = settings->reads.deadline_ms,
-                                   .statement = STATEMENT_SEATMAP,
-                                   .params = params};
-    entry->asked_us = clock_mono_us();
-    entry->in_flight = true;
-    return call_start(seatmaps->calls, &request, on_reply, entry);
-}
-
 static bool is_recent(const struct seatmaps *seatmaps, const struct entry *entry,
                       int64_t max_staleness_us, int64_t now_us)
 {
@@ -423,7 +441,8 @@ enum sg_error seatmaps_get(struct seatmaps *seatmaps, const struct route *route,
     forget_recent(entry);
     STAILQ_INSERT_TAIL(&entry->waiters, waiter, link);
     int64_t default_us = seatmaps->config->settings->reads.max_staleness_ms * 1000;
-    enum sg_error error = ask(entry, route, own_bound ? max_staleness_us : default_us);
+    entry->asked_primary = false;
+    enum sg_error error = ask(entry, route, CALL_READ, own_bound ? max_staleness_us : default_us);
     if (error != SG_OK) {
         free(waiter);
         entry_free(entry);

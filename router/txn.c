@@ -284,8 +284,10 @@ static void on_reply(void *arg, const struct pgreply *reply)
         return;
     }
     if (reply->kind == PGREPLY_ERROR) {
-        if (statement == STATEMENT_COMMIT)
+        if (statement == STATEMENT_COMMIT) {
             txn->open = false;
+            txn->op->asked = true; /* an error behind a COMMIT does not tell whether it was done */
+        }
         on_error(txn, reply);
         return;
     }
@@ -297,7 +299,7 @@ static void on_reply(void *arg, const struct pgreply *reply)
         uuid_format(&txn->op->booking_id, txn->result.booking_id);
         finish_error(txn, SG_OK);
     } else if (!send_step(txn, following)) {
-        txn->open = false;
+        txn->op->asked |= following == STATEMENT_COMMIT; /* a part of it may have gone out */
         finish(txn, TXN_AGAIN_LATER);
     }
 }
