@@ -1,0 +1,224 @@
+/*
+ * One request and its answer. See exchange.h.
+ *
+ * SPDX-License-Identifier: MIT
+ */
+#include "api/exchange.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "api/outcomes.h"
+#include "api/problem.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/settings.h"
+
+#define DETAIL_SIZE 320
+
+static void exchange_free(void *object)
+{
+    struct exchange *exchange = object;
+    free(exchange->data);
+    free(exchange);
+}
+
+struct exchange *exchange_new(struct app *app, struct http_request *request, const char *route)
+{
+    struct exchange *exchange = calloc(1, sizeof(*exchange));
+    if (!exchange)
+        return NULL;
+    exchange->app = app;
+    exchange->request = request;
+    exchange->route = route;
+    exchange->outcome = SG_OK;
+    exchange->origin.map_version = -1;
+    exchange->origin.staleness_us = -1;
+    http_request_set_data(request, exchange, exchange_free);
+    return exchange;
+}
+
+void exchange_set_origin(struct exchange *exchange, const struct route *origin)
+{
+    exchange->origin = *origin;
+}
+
+/* --- what every answer carries ---------------------------------------------------------------- */
+
+/* Decimal with a suffix into a buffer of 32 bytes. */
+static const char *decimal(char *buffer, int64_t value, const char *suffix)
+{
+    size_t suffix_len = strlen(suffix);
+    char *p = buffer + 31 - suffix_len;
+    memcpy(p, suffix, suffix_len + 1);
+    do {
+        *--p = (char)('0' + value % 10);
+        value /= 10;
+    } while (value > 0);
+    return p;
+}
+
+static void add_origin_headers(struct exchange *exchange)
+{
+    char buffer[32];
+    struct route *origin = &exchange->origin;
+    struct http_request *request = exchange->request;
+    if (origin->map_version < 0)
+        origin->map_version = router_map_version(exchange->app->router);
+    if (origin->map_version >= 0)
+        http_reply_header(request, "SeatGrid-Map-Version",
+                          decimal(buffer, origin->map_version, ""));
+    if (origin->shard[0])
+        http_reply_header(request, "SeatGrid-Shard", origin->shard);
+    if (!exchange->is_read || !origin->node[0])
+        return;
+    http_reply_header(request, "SeatGrid-Node", origin->node);
+    if (origin->staleness_us >= 0) /* an upper bound, so rounded up */
+        http_reply_header(request, "SeatGrid-Staleness",
+                          decimal(buffer, (origin->staleness_us + 999) / 1000, "ms"));
+}
+
+static void prepare(struct exchange *exchange)
+{
+    add_origin_headers(exchange);
+    outcomes_count(exchange->app->outcomes, exchange->route, exchange->origin.shard,
+                   exchange->origin.node, exchange->outcome,
+                   clock_mono_us() - http_request_started_us(exchange->request));
+}
+
+/* --- answers ---------------------------------------------------------------------------------- */
+
+void exchange_answer(struct exchange *exchange, int status, const char *content_type,
+                     const void *body, size_t len)
+{
+    prepare(exchange);
+    http_reply(exchange->request, status, content_type, body, len);
+}
+
+void exchange_answer_scratch(struct exchange *exchange, int status, const char *content_type)
+{
+    struct dynbuf *scratch = &exchange->app->scratch;
+    if (scratch->failed) {
+        exchange_fail(exchange, SG_NO_MEMORY, "the answer did not fit into memory");
+        return;
+    }
+    exchange_answer(exchange, status, content_type, dynbuf_text(scratch), scratch->len);
+}
+
+void exchange_answer_ref(struct exchange *exchange, int status, const char *content_type,
+                         const void *body, size_t len, void (*free_fn)(void *arg), void *arg)
+{
+    prepare(exchange);
+    http_reply_ref(exchange->request, status, content_type, body, len, free_fn, arg);
+}
+
+/* --- problems --------------------------------------------------------------------------------- */
+
+/* One line for what is our fault; refusals and unreachable shards are counted, not logged here. */
+static void log_problem(const struct exchange *exchange, enum sg_error error, const char *detail)
+{
+    struct log_fields fields = {
+        .request_id = http_request_id(exchange->request),
+        .event_id = exchange->event_id,
+        .shard = exchange->origin.shard[0] ? exchange->origin.shard : NULL,
+        .node = exchange->origin.node[0] ? exchange->origin.node : NULL,
+    };
+    enum log_level level = sg_error_http_status(error) == 500 ? LOG_LEVEL_ERROR : LOG_LEVEL_DEBUG;
+    log_write(level, &fields, "%s: %s: %s", exchange->route, sg_error_code(error),
+              detail ? detail : sg_error_title(error));
+}
+
+void exchange_prepare_problem(struct exchange *exchange, enum sg_error error, const char *detail)
+{
+    struct app *app = exchange->app;
+    exchange->outcome = (int)error;
+    if (exchange->event_id > 0 && !exchange->origin.shard[0]) {
+        struct route origin = {.staleness_us = -1};
+        if (router_locate(app->router, exchange->event_id, &origin) == SG_OK)
+            exchange->origin = origin;
+    }
+    if (sg_error_may_retry(error)) {
+        char buffer[32];
+        int64_t after_s = problem_retry_after_s(app->settings->http.retry_after_ms);
+        http_reply_header(exchange->request, "Retry-After", decimal(buffer, after_s, ""));
+    }
+    if (sg_error_http_status(error) >= 500)
+        log_problem(exchange, error, detail);
+}
+
+/* The scratch as the problem's body; a constant if memory has run out. */
+static void answer_problem(struct exchange *exchange, const struct problem *problem)
+{
+    static const char out_of_memory[] =
+        "{\"type\":\"/docs#no_memory\",\"title\":\"Out of memory\",\"status\":500,"
+        "\"code\":\"no_memory\"}";
+    struct dynbuf *scratch = &exchange->app->scratch;
+    exchange_prepare_problem(exchange, problem->error, problem->detail);
+    dynbuf_reset(scratch);
+    problem_write(scratch, problem);
+    if (scratch->failed)
+        exchange_answer(exchange, 500, PROBLEM_CONTENT_TYPE, out_of_memory,
+                        sizeof(out_of_memory) - 1);
+    else
+        exchange_answer(exchange, sg_error_http_status(problem->error), PROBLEM_CONTENT_TYPE,
+                        dynbuf_text(scratch), scratch->len);
+}
+
+void exchange_fail(struct exchange *exchange, enum sg_error error, const char *format, ...)
+{
+    char detail[DETAIL_SIZE];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(detail, sizeof(detail), format, args);
+    va_end(args);
+    answer_problem(exchange, &(struct problem){.error = error, .detail = detail});
+}
+
+void exchange_fail_seats(struct exchange *exchange, enum sg_error error, const char *detail,
+                         const struct seat *seats, size_t seat_count)
+{
+    answer_problem(exchange, &(struct problem){.error = error,
+                                               .detail = detail,
+                                               .conflicts = seats,
+                                               .conflict_count = seat_count});
+}
+
+static const char *router_detail(enum sg_error error)
+{
+    switch (error) {
+    case SG_SHARD_UNAVAILABLE:
+        return "the shard does not answer; others are not affected; try again";
+    case SG_OVERLOADED:
+        return "too many requests wait for the shard; nothing was done; try again";
+    case SG_DEADLINE:
+        return "the shard did not answer in time; try again, a write with the same "
+               "Idempotency-Key";
+    case SG_OUTCOME_UNKNOWN:
+        return "the connection to the shard broke before its answer; send the same request with "
+               "the same Idempotency-Key to learn the outcome";
+    case SG_FENCED:
+    case SG_STALE_EPOCH:
+        return "the shard is changing its primary; nothing was done; try again";
+    case SG_KEY_REUSED:
+        return "Idempotency-Key: came with another body before; take a new key";
+    case SG_UNKNOWN_SHARD:
+        return "shard: must be the name of a shard of the map";
+    case SG_MAP_FULL:
+        return "the shard has no free event id left; name another shard or extend the map";
+    default:
+        return NULL;
+    }
+}
+
+void exchange_fail_router(struct exchange *exchange, enum sg_error error)
+{
+    if (error == SG_UNKNOWN_EVENT)
+        exchange_fail(exchange, error, "there is no event %lld", (long long)exchange->event_id);
+    else if (error == SG_UNKNOWN_BOOKING)
+        exchange_fail(exchange, error, "event %lld has no booking %s",
+                      (long long)exchange->event_id, exchange->booking_id);
+    else
+        answer_problem(exchange, &(struct problem){.error = error, .detail = router_detail(error)});
+}

@@ -1,0 +1,78 @@
+/*
+ * One request and its answer, as the endpoints see it.
+ *
+ *   app_handle ── exchange_new ──> endpoint ──> router ── callback ──> exchange_answer / _fail
+ *
+ * Owns what an endpoint keeps between the request and the router's callback. The answering
+ * functions add the headers that every answer carries, count the answer, hand it to the edge and
+ * end the exchange: nothing of it may be touched afterwards. For the files of api/ alone.
+ *
+ * SPDX-License-Identifier: MIT
+ */
+#ifndef SG_API_EXCHANGE_H
+#define SG_API_EXCHANGE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "api/http.h"
+#include "base/dynbuf.h"
+#include "base/error.h"
+#include "router/router.h"
+
+struct outcomes;
+struct settings;
+
+#define JSON_CONTENT_TYPE "application/json"
+#define ETAG_SIZE 24
+
+struct app {
+    const struct settings *settings; /* borrowed */
+    struct router *router;           /* borrowed */
+    struct outcomes *outcomes;
+    struct dynbuf scratch; /* the body being written; free between any two answers */
+    char openapi_etag[ETAG_SIZE];
+    char docs_etag[ETAG_SIZE];
+};
+
+struct exchange {
+    struct app *app;
+    struct http_request *request;
+    const char *route;                    /* of the endpoint; lives for ever */
+    int64_t event_id;                     /* of the path or the body; 0: none */
+    char booking_id[ROUTER_UUID_LEN + 1]; /* of the path; "": none */
+    struct route origin;                  /* who answered; map_version -1: not known yet */
+    bool is_read;                         /* tell SeatGrid-Node and SeatGrid-Staleness */
+    int outcome;                          /* see outcomes.h; SG_OK unless set */
+    void *data;                           /* the endpoint's own, freed with free() */
+};
+
+/* Attached to the request, which frees it. NULL when memory runs out. `route` lives for ever. */
+struct exchange *exchange_new(struct app *app, struct http_request *request, const char *route);
+
+/* Notes where the answer comes from. */
+void exchange_set_origin(struct exchange *exchange, const struct route *origin);
+
+/* Answers with a body that is copied; content_type NULL for none. */
+void exchange_answer(struct exchange *exchange, int status, const char *content_type,
+                     const void *body, size_t len);
+/* Answers with app->scratch, or with SG_NO_MEMORY if not all of it fitted. */
+void exchange_answer_scratch(struct exchange *exchange, int status, const char *content_type);
+/* Answers without a copy; free_fn(arg) runs once when the body is no longer needed. */
+void exchange_answer_ref(struct exchange *exchange, int status, const char *content_type,
+                         const void *body, size_t len, void (*free_fn)(void *arg), void *arg);
+
+/* Answers with problem details. */
+void exchange_fail(struct exchange *exchange, enum sg_error error, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+/* The same, naming the seats that are in the way. */
+void exchange_fail_seats(struct exchange *exchange, enum sg_error error, const char *detail,
+                         const struct seat *seats, size_t seat_count);
+/* The same for what the router says, with the detail that fits. */
+void exchange_fail_router(struct exchange *exchange, enum sg_error error);
+/* Adds what every problem needs: outcome, shard if the event is known, Retry-After, the log line.
+ * For an endpoint that writes the body of its problem itself. */
+void exchange_prepare_problem(struct exchange *exchange, enum sg_error error, const char *detail);
+
+#endif
