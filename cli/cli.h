@@ -1,0 +1,25 @@
+/*
+ * The commands of the one binary, in the manner of git. cli/main.c has the table.
+ *
+ * Each takes its own argc/argv (argv[0] is the command's name), prints for people on a terminal and
+ * JSON with --json, and returns the exit code: 0 done, 1 the answer is no or it failed, 2 wrong
+ * usage or a configuration that cannot be read.
+ *
+ * SPDX-License-Identifier: MIT
+ */
+#ifndef SG_CLI_CLI_H
+#define SG_CLI_CLI_H
+
+int cli_serve(int argc, char **argv);
+int cli_migrate(int argc, char **argv);
+int cli_check_config(int argc, char **argv);
+int cli_map(int argc, char **argv);
+int cli_nodes(int argc, char **argv);
+int cli_reload(int argc, char **argv);
+int cli_dev(int argc, char **argv);
+
+/* The settings file to use: `given` (from -c), else $SEATGRID_CONFIG, else var/seatgrid.cfg if it
+ * exists, else /etc/seatgrid/seatgrid.cfg. Never NULL. */
+const char *cli_config_path(const char *given);
+
+#endif
