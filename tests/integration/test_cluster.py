@@ -1,0 +1,359 @@
+"""The local cluster itself: what `make run`, `make up` and `make down` promise.
+
+Goal: it starts, stops and starts again after any end, says clearly what is in its way, and never
+leaves a process behind or signals a stranger's. Method: real clusters in folders of their own,
+killed and interrupted at awkward moments; afterwards /proc is searched for what should be gone.
+
+SPDX-License-Identifier: MIT
+"""
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import threading
+import time
+
+from harness import (Cluster, Ports, alive, binary, environment, processes_naming, refused, short,
+                     timeout, wait_until)
+
+
+def nothing_left(cluster):
+    """No process of the cluster, and nobody on its ports."""
+    wait_until(lambda: not processes_naming(str(cluster.var)), 10, what="processes to be gone")
+    ports = range(cluster.port_base, cluster.admin_port + 1)
+    assert all(refused(port) for port in ports), "somebody still listens"
+
+
+class Run:
+    """`seatgrid dev run` in the foreground, its output collected."""
+
+    def __init__(self, cluster):
+        self.process = subprocess.Popen(
+            [binary(), "dev", "run", *cluster.options()], env=environment(), text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            start_new_session=True)
+        self.output = ""
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self):
+        for line in self.process.stdout:
+            self.output += line
+
+    def wait_for(self, text, seconds=60):
+        """Until the output holds the text."""
+        wait_until(lambda: text in self.output or self.process.poll() is not None, seconds,
+                   what=f"{text!r} in the output of run")
+        assert text in self.output, self.output
+
+    def end(self, number):
+        """Sends the signal as a terminal would, gives the exit code."""
+        os.killpg(self.process.pid, number)
+        code = self.process.wait(timeout=120)
+        self._reader.join(10)
+        return code
+
+
+@short
+def test_up_down_up_keeps_the_data():
+    """A booking made before `down` is there after the next `up`; twice `up` is fine."""
+    with Cluster() as cluster:
+        event = cluster.make_event(rows=2, cols=3)
+        assert cluster.book(event, [(1, 2)]).status == 201
+        again = cluster.up()
+        assert "All of it runs already." in again.stdout, again.stdout
+        cluster.down()
+        nothing_left(cluster)
+        assert "Nothing runs" in cluster.down().stdout
+        cluster.up()
+        cluster.wait_replicas()
+        assert cluster.get(f"/events/{event}/seats").json()["seats"] == [".x.", "..."]
+        for shard in ("alpha", "beta"):
+            assert cluster.value(f"{shard}-2", "SELECT pg_is_in_recovery()") == "t"
+            assert cluster.value(shard, "SELECT count(*) FROM pg_stat_replication"
+                                        " WHERE state = 'streaming'") == "1"
+
+
+def test_servers_are_set_up_as_promised():
+    """Logical WAL, durability on, loopback only, an unprivileged user."""
+    with Cluster(servers_only=True) as cluster:
+        wanted = {"wal_level": "logical", "fsync": "on", "synchronous_commit": "on",
+                  "max_wal_senders": "20", "max_replication_slots": "20",
+                  "max_connections": "300", "hot_standby_feedback": "on",
+                  "listen_addresses": "127.0.0.1", "server_encoding": "UTF8"}
+        for node in ("alpha-1", "alpha-2", "beta-1", "beta-2"):
+            for name, value in wanted.items():
+                assert cluster.value(node, f"SHOW {name}") == value, (node, name)
+            uid = os.stat(f"/proc/{cluster.pid(node)}").st_uid
+            assert uid != 0, f"{node} runs as root"
+            assert cluster.value(node, "SHOW cluster_name") == node
+        assert cluster.value("beta", "SELECT slot_name FROM pg_replication_slots") == "beta_2"
+        assert os.stat(f"/proc/{cluster.pid('redis')}").st_uid != 0
+        ids = {cluster.value(node, "SELECT system_identifier FROM pg_control_system()")
+               for node in ("alpha-1", "alpha-2", "beta-1", "beta-2")}
+        assert len(ids) == 2, "two shards, two systems"
+
+
+@short
+def test_up_after_kill_9_of_everything():
+    """All processes die at once, with stale pid files that name strangers: the next `up` works,
+    and the strangers live."""
+    with Cluster() as cluster:
+        event = cluster.make_event(rows=1, cols=3)
+        assert cluster.book(event, [(1, 1)]).status == 201
+        for pid in processes_naming(str(cluster.var)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        nothing_left(cluster)
+        stranger = subprocess.Popen(["sleep", "600"])
+        try:
+            postmaster = cluster.var / "servers" / "alpha-1" / "postmaster.pid"
+            lines = postmaster.read_text(encoding="ascii").splitlines()
+            postmaster.write_text("\n".join([str(stranger.pid), *lines[1:]]) + "\n",
+                                  encoding="ascii")
+            pid_file = cluster.var / "run" / "redis.pid"
+            words = pid_file.read_text(encoding="ascii").split()
+            pid_file.write_text(" ".join([str(stranger.pid), *words[1:]]), encoding="ascii")
+            cluster.up()
+            cluster.down()
+            assert alive(stranger.pid), "a stranger was killed"
+        finally:
+            stranger.kill()
+            stranger.wait()
+        cluster.up()
+        assert cluster.get(f"/events/{event}/seats").json()["seats"] == ["x.."]
+
+
+def test_up_brings_back_what_is_missing():
+    """One server of each kind dies: `up` starts those and leaves the others alone."""
+    with Cluster() as cluster:
+        before = cluster.status()
+        for name in ("alpha-2", "redis", "serve"):
+            cluster.crash(name)
+        assert cluster.dev("status", "--var", str(cluster.var), check=False).returncode == 1
+        cluster.up()
+        after = cluster.status()
+        for name in before:
+            changed = before[name]["pid"] != after[name]["pid"]
+            assert changed == (name in ("alpha-2", "redis", "serve")), name
+
+
+def test_taken_ports_are_named():
+    """Each taken port is named with who needs it and which option moves it, before anything
+    starts."""
+    with Cluster(start=False) as cluster, contextlib.ExitStack() as stack:
+        for port in (cluster.port("beta-1"), cluster.http_port):
+            taken = stack.enter_context(socket.socket())
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            taken.bind(("0.0.0.0", port))
+            taken.listen()
+        done = cluster.dev("up", *cluster.options(), check=False)
+        assert done.returncode == 1
+        assert re.search(rf"port {cluster.port('beta-1')} is taken by \S+ \(pid {os.getpid()}\); "
+                         r"beta-1 needs it; --port-base N moves it", done.stderr), done.stderr
+        assert re.search(rf"port {cluster.http_port} is taken by .*; the API needs it; "
+                         r"--http-port N moves it \(make: HTTP_PORT=N\)", done.stderr), done.stderr
+        assert "initdb" not in done.stdout, "something was started first"
+        assert not processes_naming(str(cluster.var))
+
+
+def test_impossible_ports_are_refused():
+    """Ports that meet, or are none, are wrong usage."""
+    with Cluster(start=False) as cluster:
+        var = ["--var", str(cluster.var)]
+        for options, text in (
+                (["--port-base", "65533"], "choose one between 1 and"),
+                (["--port-base", "8100", "--http-port", "8102"], "among the servers' ports"),
+                (["--http-port", "9000", "--admin-port", "9000"], "are both 9000"),
+                (["--http-port", "0"], "a port is 1 to 65535"),
+                (["--replicas", "9"], "0 to 8"),
+                (["--port-base", "x"], "not a number")):
+            done = cluster.dev("up", *var, *options, check=False)
+            assert done.returncode == 2 and text in done.stderr, (options, done.stderr)
+
+
+def test_two_side_by_side():
+    """Two clusters at once; what happens in one is not seen in the other."""
+    with Cluster(replicas=0) as one, Cluster(replicas=0) as two:
+        event = one.make_event()
+        assert one.get(f"/events/{event}").status == 200
+        assert two.get(f"/events/{event}").status == 404
+        one.down()
+        assert all(server["pid"] for server in two.status().values())
+        assert two.get("/readyz").status == 200
+
+
+def test_second_up_at_once_is_refused():
+    """While one `up` works on a folder another is refused, and the first is not disturbed."""
+    with Cluster(servers_only=True, start=False) as cluster:
+        command = [binary(), "dev", "up", *cluster.options()]
+        first = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE,
+                                 stderr=subprocess.STDOUT, text=True)
+        wait_until(lambda: (cluster.var / "run" / "lock").exists() and
+                   (cluster.var / "servers").exists(), what="the first to begin")
+        second = subprocess.run(command, env=environment(), capture_output=True, text=True,
+                                timeout=60, check=False)
+        output = first.communicate(timeout=120)[0]
+        assert first.returncode == 0, output
+        assert second.returncode == 1
+        assert "another `seatgrid dev` is at work" in second.stderr, second.stderr
+
+
+def test_other_ports_while_it_runs_are_refused():
+    """A running cluster is not moved under its users; a stopped one is."""
+    with Cluster(replicas=1, servers_only=True) as cluster:
+        others = Ports(5)
+        try:
+            options = ["--var", str(cluster.var), "--servers-only", "--port-base",
+                       str(others.base), "--http-port", str(cluster.http_port),
+                       "--admin-port", str(cluster.admin_port)]
+            done = cluster.dev("up", *options, check=False)
+            assert done.returncode == 1 and "runs already" in done.stderr, done.stderr
+            cluster.down()
+            cluster.dev("up", *options)
+            status = cluster.status()
+            assert status["alpha-2"]["port"] == others.base + 1
+            assert not refused(others.base + 1)
+            cluster.port_base = others.base
+            wait_until(lambda: cluster.value("alpha", "SELECT count(*) FROM pg_stat_replication",
+                                             database="postgres") == "1",
+                       what="the replica to find its primary on the new port")
+        finally:
+            others.release()
+
+
+@timeout(300)
+def test_run_and_ctrl_c_leave_no_process():
+    """`run` books a first seat and prints lines to try, each of at most 80 columns; Ctrl-C,
+    SIGTERM and SIGHUP stop everything; the folder can be used again."""
+    with Cluster(start=False) as cluster:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            run = Run(cluster)
+            run.wait_for("Ctrl-C stops it")
+            run.wait_for("dev status")
+            seats = re.search(r"127\.0\.0\.1:\d+/events/(\d+)/seats", run.output)
+            booked = cluster.get(f"/events/{seats.group(1)}/seats").json()["seats"]
+            assert sum(row.count("x") for row in booked) == 2, booked
+            long = [line for line in run.output.splitlines() if len(line) > 80
+                    and str(cluster.var) not in line]
+            assert not long, long
+            code = run.end(number)
+            assert code == 0, (code, run.output)
+            nothing_left(cluster)
+
+
+def test_the_curl_lines_of_run_work():
+    """What `run` prints is typed as it stands: a 201, a 409 and a seat map."""
+    with Cluster(start=False, replicas=0) as cluster:
+        run = Run(cluster)
+        run.wait_for("dev status")
+        text = run.output.replace("curl ", "curl -sS ")
+        commands = re.findall(r"^  (curl [^\n]*(?:\n    [^\n]*)*)", text, re.MULTILINE)
+        answers = [subprocess.run(["sh", "-c", command], capture_output=True, text=True,
+                                  timeout=30, check=False).stdout for command in commands]
+        run.end(signal.SIGINT)
+        statuses = [re.match(r"HTTP/1.1 (\d+)", answer).group(1) for answer in answers[:2]]
+        assert statuses == ["201", "409"], answers
+        assert '"conflicts"' in answers[1], answers[1]
+        assert '"seats"' in answers[2] and '"id"' in answers[3], answers
+        assert "seatgrid_" in answers[4], answers[4]
+
+
+@timeout(300)
+def test_interrupted_while_starting():
+    """Ctrl-C at any moment of the start leaves no process, and the next start works."""
+    with Cluster(start=False) as cluster:
+        for pause in (0.05, 0.3, 0.9, 1.6, 2.4):
+            run = Run(cluster)
+            time.sleep(pause)
+            run.end(signal.SIGINT)
+            nothing_left(cluster)
+        cluster.up()
+        assert cluster.get("/readyz").status == 200
+
+
+def test_run_killed_takes_its_servers_along():
+    """Even kill -9 of `run` does not leave its servers behind."""
+    with Cluster(start=False) as cluster:
+        run = Run(cluster)
+        run.wait_for("dev status")
+        run.end(signal.SIGKILL)
+        nothing_left(cluster)
+
+
+def test_down_from_another_terminal_ends_run():
+    """`run` notices that somebody else stopped its cluster, and ends without an error."""
+    with Cluster(start=False, replicas=0) as cluster:
+        run = Run(cluster)
+        run.wait_for("dev status")
+        cluster.down()
+        assert run.process.wait(timeout=60) == 0
+        nothing_left(cluster)
+
+
+def test_run_refuses_a_running_cluster():
+    """What runs in the background is not stopped by somebody's Ctrl-C."""
+    with Cluster(replicas=0) as cluster:
+        done = cluster.dev("run", *cluster.options(), check=False)
+        assert done.returncode == 1 and "runs already" in done.stderr, done.stderr
+        assert cluster.get("/readyz").status == 200
+
+
+def test_failure_half_way_stops_what_was_started():
+    """serve refuses its settings: the message shows its log, and no server is left."""
+    with Cluster(start=False, settings={"booking.max_seats": "many"}) as cluster:
+        done = cluster.dev("up", *cluster.options(), check=False)
+        assert done.returncode == 1
+        assert "seatgrid serve has ended" in done.stderr, done.stderr
+        assert "max_seats" in done.stderr, done.stderr
+        nothing_left(cluster)
+
+
+def test_edited_map_is_kept():
+    """The operator's edits of shardmap.cfg survive `up`, unless other ports need another map."""
+    with Cluster(replicas=0) as cluster:
+        path = cluster.var / "shardmap.cfg"
+        path.write_text(path.read_text(encoding="utf-8").replace("map_version = 1",
+                                                                 "map_version = 7"),
+                        encoding="utf-8")
+        cluster.down()
+        cluster.up()
+        assert "map_version = 7" in path.read_text(encoding="utf-8")
+        assert cluster.get("/events/1").headers["SeatGrid-Map-Version"] == "7"
+        cluster.down()
+        cluster.replicas = 1  # as many ports more as were reserved: none, so take others
+        ports = Ports(7)
+        try:
+            cluster.port_base = ports.base
+            done = cluster.up()
+            assert "shardmap.cfg.old" in done.stdout, done.stdout
+            assert "map_version = 1" in path.read_text(encoding="utf-8")
+            assert cluster.value("alpha-2", "SELECT pg_is_in_recovery()") == "t"
+        finally:
+            ports.release()
+
+
+def test_settings_of_another_up_restart_serve():
+    """`up --strategy` on a running cluster starts serve anew with it."""
+    with Cluster(replicas=0) as cluster:
+        first = cluster.pid("serve")
+        cluster.strategy = "naive"
+        cluster.up()
+        assert cluster.pid("serve") != first
+        text = (cluster.var / "seatgrid.cfg").read_text(encoding="utf-8")
+        assert 'strategy = "naive"' in text
+
+
+def test_destroy_removes_only_its_own():
+    """What else lies in the folder stays; a folder that is none of ours is not touched."""
+    with Cluster(servers_only=True, replicas=0) as cluster:
+        (cluster.var / "notes.txt").write_text("mine", encoding="utf-8")
+        cluster.dev("destroy", "--var", str(cluster.var))
+        nothing_left(cluster)
+        assert [path.name for path in cluster.var.iterdir()] == ["notes.txt"]
+        done = cluster.dev("destroy", "--var", str(cluster.folder))
+        assert "Nothing to remove" in done.stdout
+        assert (cluster.var / "notes.txt").exists()

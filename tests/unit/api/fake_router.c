@@ -1,0 +1,230 @@
+/*
+ * A router with scripted answers. See fake_router.h.
+ *
+ * SPDX-License-Identifier: MIT
+ */
+#include "tests/unit/api/fake_router.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+int fake_seatmaps_alive;
+
+/* An accepted call whose callback has not run yet. */
+struct fake_pending {
+    struct fake_pending *next;
+    struct router *router;
+    void (*run)(struct fake_pending *pending);
+    void *fn;
+    void *arg;
+};
+
+struct router *fake_router_new(struct event_base *base)
+{
+    struct router *router = calloc(1, sizeof(*router));
+    assert(router);
+    router->base = base;
+    router->map_version = 7;
+    router->route = (struct route){
+        .shard = "alpha", .node = "alpha-2", .map_version = 7, .staleness_us = 11200};
+    return router;
+}
+
+void fake_router_free(struct router *router)
+{
+    assert(!router->pending);
+    if (router->seatmap)
+        seatmap_unref(router->seatmap);
+    free(router);
+}
+
+static void run_first(struct router *router)
+{
+    struct fake_pending *pending = router->pending;
+    router->pending = pending->next;
+    pending->run(pending);
+    free(pending);
+}
+
+void fake_router_release(struct router *router)
+{
+    while (router->pending)
+        run_first(router);
+}
+
+static void on_later(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    run_first(arg);
+}
+
+static enum sg_error accept_call(struct router *router, void (*run)(struct fake_pending *pending),
+                                 void *fn, void *arg)
+{
+    router->calls++;
+    if (router->refusal != SG_OK)
+        return router->refusal;
+    struct fake_pending *pending = calloc(1, sizeof(*pending));
+    assert(pending);
+    *pending = (struct fake_pending){NULL, router, run, fn, arg};
+    struct fake_pending **last = &router->pending;
+    while (*last)
+        last = &(*last)->next;
+    *last = pending;
+    if (!router->hold)
+        event_base_once(router->base, -1, EV_TIMEOUT, on_later, router, &(struct timeval){0});
+    return SG_OK;
+}
+
+/* --- router.h --------------------------------------------------------------------------------- */
+
+int64_t router_map_version(struct router *router)
+{
+    return router->map_version;
+}
+
+enum sg_error router_locate(struct router *router, int64_t event_id, struct route *ret_route)
+{
+    if (event_id >= 1000000)
+        return SG_UNKNOWN_EVENT;
+    *ret_route = (struct route){.map_version = router->map_version, .staleness_us = -1};
+    memcpy(ret_route->shard, router->route.shard, sizeof(ret_route->shard));
+    return SG_OK;
+}
+
+static void run_book(struct fake_pending *pending)
+{
+    router_book_fn *fn = pending->fn;
+    struct book_result result = pending->router->booked;
+    result.route = pending->router->route;
+    result.error = pending->router->error;
+    fn(pending->arg, &result);
+}
+
+enum sg_error router_book(struct router *router, const struct book_request *request,
+                          router_book_fn *fn, void *arg)
+{
+    router->asked_event_id = request->event_id;
+    router->asked_seat_count = request->seat_count;
+    memcpy(router->asked_seats, request->seats, request->seat_count * sizeof(struct seat));
+    snprintf(router->asked_user, sizeof(router->asked_user), "%s", request->user_id);
+    snprintf(router->asked_key, sizeof(router->asked_key), "%s",
+             request->idempotency_key ? request->idempotency_key : "");
+    return accept_call(router, run_book, (void *)fn, arg);
+}
+
+static void run_booking(struct fake_pending *pending)
+{
+    struct router *router = pending->router;
+    router_booking_fn *fn = pending->fn;
+    fn(pending->arg, &router->route, router->error, &router->booking);
+}
+
+enum sg_error router_booking_get(struct router *router, int64_t event_id, const char *booking_id,
+                                 router_booking_fn *fn, void *arg)
+{
+    router->asked_event_id = event_id;
+    snprintf(router->asked_booking, sizeof(router->asked_booking), "%s", booking_id);
+    return accept_call(router, run_booking, (void *)fn, arg);
+}
+
+static void run_event(struct fake_pending *pending)
+{
+    struct router *router = pending->router;
+    router_event_fn *fn = pending->fn;
+    fn(pending->arg, &router->route, router->error, router->error ? NULL : &router->event);
+}
+
+enum sg_error router_event_create(struct router *router, const struct event_new *event,
+                                  router_event_fn *fn, void *arg)
+{
+    snprintf(router->asked_name, sizeof(router->asked_name), "%s", event->name);
+    snprintf(router->asked_shard, sizeof(router->asked_shard), "%s",
+             event->shard ? event->shard : "");
+    router->asked_starts_at_us = event->starts_at_us;
+    router->asked_rows = event->rows;
+    router->asked_cols = event->cols;
+    return accept_call(router, run_event, (void *)fn, arg);
+}
+
+enum sg_error router_event_get(struct router *router, int64_t event_id, router_event_fn *fn,
+                               void *arg)
+{
+    router->asked_event_id = event_id;
+    return accept_call(router, run_event, (void *)fn, arg);
+}
+
+static void run_page(struct fake_pending *pending)
+{
+    struct router *router = pending->router;
+    router_events_fn *fn = pending->fn;
+    fn(pending->arg, router->error, router->error ? NULL : &router->page);
+}
+
+enum sg_error router_event_list(struct router *router, int64_t after_id, size_t limit,
+                                router_events_fn *fn, void *arg)
+{
+    router->asked_after_id = after_id;
+    router->asked_limit = limit;
+    return accept_call(router, run_page, (void *)fn, arg);
+}
+
+static void run_seatmap(struct fake_pending *pending)
+{
+    struct router *router = pending->router;
+    router_seatmap_fn *fn = pending->fn;
+    fn(pending->arg, &router->route, router->error, router->error ? NULL : router->seatmap);
+}
+
+enum sg_error router_seatmap(struct router *router, int64_t event_id, int64_t max_staleness_us,
+                             router_seatmap_fn *fn, void *arg)
+{
+    router->asked_event_id = event_id;
+    router->asked_staleness_us = max_staleness_us;
+    return accept_call(router, run_seatmap, (void *)fn, arg);
+}
+
+size_t router_status(struct router *router, struct shard_status *ret_status, size_t max)
+{
+    for (size_t i = 0; i < router->status_count && i < max; i++)
+        ret_status[i] = router->status[i];
+    return router->status_count;
+}
+
+/* --- seat maps -------------------------------------------------------------------------------- */
+
+struct seatmap *fake_seatmap_new(int64_t event_id, int32_t rows, int32_t cols, const char *states)
+{
+    struct seatmap *seatmap = calloc(1, sizeof(*seatmap));
+    assert(seatmap);
+    seatmap->event_id = event_id;
+    seatmap->rows = rows;
+    seatmap->cols = cols;
+    seatmap->hash = UINT64_C(0x00c0ffee12345678);
+    seatmap->states = strdup(states);
+    seatmap->refs = 1;
+    fake_seatmaps_alive++;
+    return seatmap;
+}
+
+struct seatmap *seatmap_ref(struct seatmap *seatmap)
+{
+    seatmap->refs++;
+    return seatmap;
+}
+
+void seatmap_unref(void *object)
+{
+    struct seatmap *seatmap = object;
+    assert(seatmap->refs > 0);
+    if (--seatmap->refs)
+        return;
+    for (size_t i = 0; i < SEATMAP_FORMS; i++)
+        free(seatmap->bodies[i].data);
+    free((char *)(uintptr_t)seatmap->states);
+    free(seatmap);
+    fake_seatmaps_alive--;
+}
