@@ -131,12 +131,13 @@ up: ## the same in the background; returns when the API is ready
 	@+$(MAKE) build
 	@$(B)/seatgrid dev up $(DEV_FLAGS)
 
+# The program that is there has to do: sources under work must not keep a cluster from stopping.
 down: ## stop what `make up` started; the data stays
-	@+$(MAKE) build
+	@+[ -x $(B)/seatgrid ] || $(MAKE) build
 	@$(B)/seatgrid dev down --var '$(VAR)'
 
 status: ## what of the local cluster runs
-	@+$(MAKE) build
+	@+[ -x $(B)/seatgrid ] || $(MAKE) build
 	@$(B)/seatgrid dev status --var '$(VAR)'
 
 check: ## unit tests, no servers needed
@@ -166,8 +167,8 @@ short-stories:
 
 tidy: ## clang-tidy, layering and include rules, headers, formatting
 	@$(DEPS) tidy
-	@./tools/tidy
-	@+$(LOCKED_MAKE) VARIANT=release tidy-files
+	@+code=0; ./tools/tidy || code=1; \
+	 $(LOCKED_MAKE) --keep-going VARIANT=release tidy-files || code=1; exit $$code
 
 format: ## clang-format every C file
 	@$(DEPS) tidy
@@ -191,14 +192,15 @@ soak: ## kills and restarts under load for SOAK_SECONDS, memory watched
 install: build ## to PREFIX (under DESTDIR): the binary and the example configuration
 	install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(PREFIX)/share/seatgrid'
 	install -m 755 build/release/seatgrid '$(DESTDIR)$(PREFIX)/bin/seatgrid'
-	install -m 644 $(wildcard configs/*.cfg) '$(DESTDIR)$(PREFIX)/share/seatgrid/'
-
-clean: ## remove build/
-	rm -rf build
+	install -m 644 $(wildcard configs/*.cfg) deploy/seatgrid.service '$(DESTDIR)$(PREFIX)/share/seatgrid/'
 
 destroy: ## stop the local cluster and remove its data
-	@+$(MAKE) build
+	@+[ -x $(B)/seatgrid ] || $(MAKE) build
 	@$(B)/seatgrid dev destroy --var '$(VAR)'
+
+clean: ## destroy, and remove build/
+	@+[ ! -d '$(VAR)/run' ] || $(MAKE) destroy
+	rm -rf build
 
 # ---- inner targets: run with VARIANT set, under the lock ------------------------------------------
 

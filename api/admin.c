@@ -35,8 +35,7 @@ struct admin {
     struct dynbuf body; /* the answer being written; free between any two answers */
 };
 
-/* --- answering ---------------------------------------------------------------------------------
- */
+/* --- answering -------------------------------------------------------------------------------- */
 
 static void fail(struct admin *admin, struct http_request *request, enum sg_error error,
                  const char *detail)
@@ -113,8 +112,7 @@ static const char *json_bool(bool value)
     return value ? "true" : "false";
 }
 
-/* --- GET /healthz, /metrics --------------------------------------------------------------------
- */
+/* --- GET /healthz, /metrics ------------------------------------------------------------------- */
 
 static void get_healthz(struct admin *admin, struct http_request *request)
 {
@@ -128,8 +126,7 @@ static void get_metrics(struct admin *admin, struct http_request *request)
     reply(admin, request, 200, METRICS_TYPE);
 }
 
-/* --- GET /admin/nodes --------------------------------------------------------------------------
- */
+/* --- GET /admin/nodes ------------------------------------------------------------------------- */
 
 static void add_node(struct dynbuf *out, const struct topology_node *node, int64_t now_us)
 {
@@ -179,8 +176,7 @@ static void get_nodes(struct admin *admin, struct http_request *request)
     reply(admin, request, 200, JSON_TYPE);
 }
 
-/* --- GET /admin/map ----------------------------------------------------------------------------
- */
+/* --- GET /admin/map --------------------------------------------------------------------------- */
 
 static void add_shard(struct dynbuf *out, const struct shardmap *map, int index)
 {
@@ -271,8 +267,7 @@ static void get_map(struct admin *admin, struct http_request *request)
     reply(admin, request, 200, JSON_TYPE);
 }
 
-/* --- POST /admin/reload ------------------------------------------------------------------------
- */
+/* --- POST /admin/reload ----------------------------------------------------------------------- */
 
 struct pending_reload {
     struct admin *admin;
@@ -392,8 +387,7 @@ static void post_reload(struct admin *admin, struct http_request *request)
     }
 }
 
-/* --- the table ---------------------------------------------------------------------------------
- */
+/* --- the table -------------------------------------------------------------------------------- */
 
 static const struct endpoint {
     enum http_method method;

@@ -33,8 +33,7 @@
 #define TICK_MAX_US 100000
 #define TICK_MIN_US 5000
 
-/* --- accepting ---------------------------------------------------------------------------------
- */
+/* --- accepting -------------------------------------------------------------------------------- */
 
 static void pause_accepting(struct http_server *server)
 {
@@ -70,8 +69,7 @@ static void on_acceptable(evutil_socket_t fd, short what, void *arg)
         ;
 }
 
-/* --- deadlines and connections with waiting input ----------------------------------------------
- */
+/* --- deadlines and connections with waiting input --------------------------------------------- */
 
 static void on_tick(evutil_socket_t fd, short what, void *arg)
 {
@@ -119,8 +117,7 @@ static struct timeval tick_interval(const struct http_server *server)
     return clock_timeval_us(interval_us < TICK_MIN_US ? TICK_MIN_US : interval_us);
 }
 
-/* --- the server object -------------------------------------------------------------------------
- */
+/* --- the server object ------------------------------------------------------------------------ */
 
 static void free_server(void *object)
 {
@@ -243,8 +240,7 @@ void http_server_free(struct http_server *server)
     reap(server->config.reap, server, free_server);
 }
 
-/* --- the listening socket ----------------------------------------------------------------------
- */
+/* --- the listening socket --------------------------------------------------------------------- */
 
 static int open_listener(const struct addrinfo *info, bool reuse_port, int backlog)
 {

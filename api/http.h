@@ -79,8 +79,7 @@ void http_server_free(struct http_server *server);
 enum sg_error http_listen(const char *address, bool reuse_port, int backlog, int *ret_fd,
                           char *error_text, size_t error_size);
 
-/* --- the request, for the handler; everything is valid until the answer ------------------------
- */
+/* --- the request, for the handler; everything is valid until the answer ----------------------- */
 
 enum http_method http_request_method(const struct http_request *request);
 const char *http_request_method_name(const struct http_request *request);
@@ -100,8 +99,7 @@ int64_t http_request_started_us(const struct http_request *request);
 void http_request_set_data(struct http_request *request, void *data, void (*free_fn)(void *data));
 void *http_request_data(const struct http_request *request);
 
-/* --- the answer --------------------------------------------------------------------------------
- */
+/* --- the answer ------------------------------------------------------------------------------- */
 
 /* Adds a header to the answer to come. Values are printable ASCII; at most 24 headers of at most
  * 512 bytes, further or larger ones are dropped with a log line. Date, Content-Length, Connection

@@ -9,8 +9,9 @@
  * later puts the connection on the server's ready list if there is input to look at. So a pipelined
  * burst is a loop, never a recursion.
  *
- * Input that nobody looks at yet stays in the bufferevent up to its read watermark and then in the
- * kernel; reading goes on below the mark, so a client that leaves is noticed while we work.
+ * While a request is at work reading goes on, so that a client that leaves is noticed, until
+ * INPUT_BYTES_MAX wait behind it; then the rest stays in the kernel. (Not by the bufferevent's read
+ * watermark: at the mark libevent calls the read callback again and again, a busy loop.)
  *
  * SPDX-License-Identifier: MIT
  */
@@ -30,7 +31,7 @@
 
 /* The head is copied out of the input in such steps: a burst of short requests costs no more. */
 #define HEAD_STEP_BYTES 1024
-#define INPUT_BYTES_MIN 16384
+#define INPUT_BYTES_MAX 16384
 
 static void set_state(struct http_connection *conn, enum http_conn_state state)
 {
@@ -54,8 +55,7 @@ size_t http_conn_output_len(const struct http_connection *conn)
     return evbuffer_get_length(bufferevent_get_output(conn->bev));
 }
 
-/* --- the end of a connection -------------------------------------------------------------------
- */
+/* --- the end of a connection ------------------------------------------------------------------ */
 
 static void free_conn(void *object)
 {
@@ -109,8 +109,7 @@ static void wait_for_socket(struct http_connection *conn)
     set_state(conn, HTTP_CONN_WRITING);
 }
 
-/* --- bytes to a request ------------------------------------------------------------------------
- */
+/* --- bytes to a request ----------------------------------------------------------------------- */
 
 /* Copies what the parser has not seen yet, at most one step of it. False when memory runs out. */
 static bool copy_head_bytes(struct evbuffer *input, size_t input_len, struct dynbuf *bytes)
@@ -231,8 +230,7 @@ static enum http_verdict read_request(struct http_connection *conn)
     return HTTP_COMPLETE;
 }
 
-/* --- the driver: one step a state, true when another may follow --------------------------------
- */
+/* --- the driver: one step a state, true when another may follow ------------------------------- */
 
 static bool step_idle(struct http_connection *conn)
 {
@@ -304,6 +302,19 @@ static bool step(struct http_connection *conn)
     return false;
 }
 
+/* Reads on, or leaves it to the kernel to hold the client back. */
+static void settle_reading(struct http_connection *conn)
+{
+    bool wanted = conn->state == HTTP_CONN_READING || http_conn_input_len(conn) < INPUT_BYTES_MAX;
+    if (conn->peer_done || wanted == !conn->held_back)
+        return;
+    conn->held_back = !wanted;
+    if (wanted)
+        bufferevent_enable(conn->bev, EV_READ);
+    else
+        bufferevent_disable(conn->bev, EV_READ);
+}
+
 void http_conn_advance(struct http_connection *conn)
 {
     if (conn->advancing)
@@ -312,6 +323,8 @@ void http_conn_advance(struct http_connection *conn)
     while (step(conn))
         ;
     conn->advancing = false;
+    if (conn->state != HTTP_CONN_CLOSED)
+        settle_reading(conn);
 }
 
 void http_conn_answered(struct http_connection *conn)
@@ -364,8 +377,7 @@ void http_conn_on_deadline(struct http_connection *conn)
     }
 }
 
-/* --- callbacks of the bufferevent --------------------------------------------------------------
- */
+/* --- callbacks of the bufferevent ------------------------------------------------------------- */
 
 static void on_readable(struct bufferevent *bev, void *arg)
 {
@@ -416,9 +428,6 @@ void http_conn_new(struct http_server *server, int fd)
     set_state(conn, HTTP_CONN_IDLE);
     server->conn_count++;
     metrics_add(server->connections_gauge, 1);
-    size_t header_bytes = server->config.limits.max_header_bytes + 1;
-    bufferevent_setwatermark(bev, EV_READ, 0,
-                             header_bytes > INPUT_BYTES_MIN ? header_bytes : INPUT_BYTES_MIN);
     bufferevent_setcb(bev, on_readable, on_drained, on_end, conn);
     bufferevent_enable(bev, EV_READ); /* writing is enabled from birth, and idle until needed */
 }

@@ -24,8 +24,7 @@ static int hex_digit(char c)
     return -1;
 }
 
-/* --- chunked bodies ----------------------------------------------------------------------------
- */
+/* --- chunked bodies --------------------------------------------------------------------------- */
 
 void http_chunked_init(struct http_chunked *chunked)
 {
@@ -170,8 +169,7 @@ enum http_verdict http_chunked_decode(struct http_chunked *chunked, const char *
     return verdict == HTTP_NEED_MORE && chunked->at == HTTP_CHUNKED_DONE ? HTTP_COMPLETE : verdict;
 }
 
-/* --- percent-encoding --------------------------------------------------------------------------
- */
+/* --- percent-encoding ------------------------------------------------------------------------- */
 
 /* Length of the valid UTF-8 sequence at bytes[0 .. len), 0 if there is none. */
 static size_t utf8_sequence(const unsigned char *bytes, size_t len)
@@ -338,8 +336,7 @@ enum sg_error http_query_decode(char *query, size_t len, struct http_param *para
     return SG_OK;
 }
 
-/* --- addresses ---------------------------------------------------------------------------------
- */
+/* --- addresses -------------------------------------------------------------------------------- */
 
 enum sg_error http_address_split(const char *address, char ret_host[HTTP_HOST_MAX],
                                  char ret_port[HTTP_PORT_MAX])

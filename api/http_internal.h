@@ -69,6 +69,7 @@ struct http_connection {
     bool advancing;   /* the driver is on the stack: an answer must not start it again */
     bool ready;       /* in the server's ready list */
     bool peer_done;   /* the client sends nothing more */
+    bool held_back;   /* reading is off: enough waits behind the request at work */
     bool close_after; /* what is being answered is the last request */
     bool linger;      /* close in a way that lets the client read the answer first */
     struct http_request *request; /* being read or with the handler */

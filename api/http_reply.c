@@ -106,8 +106,7 @@ static const char *reason_of(int status)
     }
 }
 
-/* --- the head of an answer ---------------------------------------------------------------------
- */
+/* --- the head of an answer -------------------------------------------------------------------- */
 
 /* "Sun, 06 Nov 1994 08:49:37 GMT", made anew once a second. */
 static const char *date_now(struct http_server *server)
@@ -186,8 +185,7 @@ static bool write_head(struct http_connection *conn, const struct http_request *
     return true;
 }
 
-/* --- onto the socket ---------------------------------------------------------------------------
- */
+/* --- onto the socket -------------------------------------------------------------------------- */
 
 static void let_go(const struct answer *answer)
 {
@@ -303,8 +301,7 @@ void http_reply_continue(struct http_connection *conn)
     emit(conn, pieces, &(struct answer){.free_fn = NULL});
 }
 
-/* --- for the handler ---------------------------------------------------------------------------
- */
+/* --- for the handler -------------------------------------------------------------------------- */
 
 static bool is_clean(const char *text, bool token)
 {
@@ -374,8 +371,7 @@ void http_reply_ref(struct http_request *request, int status, const char *conten
                                     .arg = arg});
 }
 
-/* --- for the edge itself -----------------------------------------------------------------------
- */
+/* --- for the edge itself ---------------------------------------------------------------------- */
 
 static void send_problem(struct http_connection *conn, struct http_request *request,
                          enum sg_error error, const char *detail)

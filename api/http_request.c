@@ -101,8 +101,7 @@ void http_request_release(struct http_request *request)
     server->kept_count++;
 }
 
-/* --- the head becomes strings ------------------------------------------------------------------
- */
+/* --- the head becomes strings ----------------------------------------------------------------- */
 
 /* A bijection of 64 bits (splitmix64): ids of one server never repeat, and don't show their count.
  */
@@ -182,8 +181,7 @@ enum sg_error http_request_settle_head(struct http_request *request, const char 
     return error;
 }
 
-/* --- what the handler may ask ------------------------------------------------------------------
- */
+/* --- what the handler may ask ----------------------------------------------------------------- */
 
 enum http_method http_request_method(const struct http_request *request)
 {

@@ -59,8 +59,7 @@ struct server {
     struct mailbox *from_workers[WORKERS_MAX];
 };
 
-/* --- events of the control thread ---------------------------------------------------------------
- */
+/* --- events of the control thread ------------------------------------------------------------- */
 
 static void stop(struct server *server)
 {
@@ -115,8 +114,7 @@ static void on_published(void *arg)
         worker_map_changed(server->workers[i]);
 }
 
-/* --- start --------------------------------------------------------------------------------------
- */
+/* --- start ------------------------------------------------------------------------------------ */
 
 static bool watch_signal(struct server *server, int slot, int number, event_callback_fn fn)
 {
@@ -252,8 +250,7 @@ static enum sg_error start_workers(struct server *server)
     return error;
 }
 
-/* --- life ---------------------------------------------------------------------------------------
- */
+/* --- life ------------------------------------------------------------------------------------- */
 
 static void tear_down(struct server *server)
 {

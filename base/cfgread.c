@@ -31,7 +31,20 @@ struct cfgread {
     size_t problem_count;
 };
 
-/* --- problems ------------------------------------------------------------------------------- */
+/* NULL if there is none. libconfig's own search takes the name for a path and is slower. */
+static const config_setting_t *find_member(const config_setting_t *group, const char *key)
+{
+    unsigned count = (unsigned)config_setting_length(group);
+    for (unsigned i = 0; i < count; i++) {
+        const config_setting_t *found = config_setting_get_elem(group, i);
+        const char *name = config_setting_name(found);
+        if (name && strcmp(name, key) == 0)
+            return found;
+    }
+    return NULL;
+}
+
+/* --- problems --------------------------------------------------------------------------------- */
 
 /* "shards[0].nodes[1]" into `path`; longer ones are cut. */
 static void key_path(const config_setting_t *setting, char *path, size_t size)
@@ -63,7 +76,7 @@ void cfgread_problem(struct cfgread *read, const config_setting_t *setting, cons
     char what[512];
     if (++read->problem_count > CFGREAD_PROBLEMS_MAX)
         return;
-    const config_setting_t *member = key ? config_setting_get_member(setting, key) : NULL;
+    const config_setting_t *member = key ? find_member(setting, key) : NULL;
     int line = cfgread_line(member ? member : setting);
     key_path(setting, path, sizeof(path));
     size_t len = strlen(path);
@@ -137,7 +150,7 @@ const char *cfgread_suggest(const char *word, const char *const *words)
     return best;
 }
 
-/* --- reading and parsing -------------------------------------------------------------------- */
+/* --- reading and parsing ---------------------------------------------------------------------- */
 
 static enum sg_error read_fully(int fd, char *text, size_t size, size_t *ret_len)
 {
@@ -267,7 +280,7 @@ void cfgread_free(struct cfgread *read)
     free(read);
 }
 
-/* --- the tree ------------------------------------------------------------------------------- */
+/* --- the tree --------------------------------------------------------------------------------- */
 
 const config_setting_t *cfgread_root(const struct cfgread *read)
 {
@@ -276,7 +289,7 @@ const config_setting_t *cfgread_root(const struct cfgread *read)
 
 bool cfgread_has(const config_setting_t *group, const char *key)
 {
-    return config_setting_get_member(group, key) != NULL;
+    return find_member(group, key) != NULL;
 }
 
 /* libconfig gives the file itself line 0. */
@@ -328,7 +341,7 @@ static const char *type_name(const config_setting_t *setting)
 static const config_setting_t *member(struct cfgread *read, const config_setting_t *group,
                                       const char *key, enum cfgread_need need)
 {
-    const config_setting_t *found = config_setting_get_member(group, key);
+    const config_setting_t *found = find_member(group, key);
     if (!found && need == CFGREAD_REQUIRED)
         cfgread_problem(read, group, key, "is missing; add it");
     return found;

@@ -87,7 +87,7 @@ static char peek(const struct scan *scan, size_t ahead)
     return (size_t)(scan->end - scan->at) > ahead ? scan->at[ahead] : '\0';
 }
 
-/* --- bytes ---------------------------------------------------------------------------------- */
+/* --- bytes ------------------------------------------------------------------------------------ */
 
 /* Bytes of the UTF-8 sequence at p, 0 if it is none. */
 static size_t utf8_len(const unsigned char *p, size_t left)
@@ -123,7 +123,7 @@ static bool check_bytes(struct scan *scan)
     return true;
 }
 
-/* --- tokens --------------------------------------------------------------------------------- */
+/* --- tokens ----------------------------------------------------------------------------------- */
 
 static bool skip_block_comment(struct scan *scan)
 {
@@ -308,7 +308,7 @@ static enum token next_token(struct scan *scan)
     }
 }
 
-/* --- grammar -------------------------------------------------------------------------------- */
+/* --- grammar ---------------------------------------------------------------------------------- */
 
 static char closing(char open)
 {
@@ -355,6 +355,7 @@ static bool close_bracket(struct scan *scan)
         return false;
     }
     scan->depth--;
+    scan->after_string = false;
     scan->wanted = WANT_NEXT;
     return true;
 }

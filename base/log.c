@@ -79,15 +79,31 @@ static void add_fields(struct dynbuf *line, const struct log_fields *fields)
         dynbuf_adds(line, "] ");
 }
 
-/* One line stays one line, whatever a server's message holds. */
+/* Bytes of the UTF-8 character at p; 0 if there is none (or only the beginning of one). */
+static size_t character_len(const unsigned char *p)
+{
+    size_t len = p[0] < 0x80 ? 1 : p[0] < 0xc2 ? 0 : p[0] < 0xe0 ? 2 : p[0] < 0xf0 ? 3 : 4;
+    if (p[0] > 0xf4 || (p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] > 0x9f) ||
+        (p[0] == 0xf0 && p[1] < 0x90) || (p[0] == 0xf4 && p[1] > 0x8f))
+        return 0;
+    for (size_t i = 1; i < len; i++) {
+        if ((p[i] & 0xc0) != 0x80)
+            return 0;
+    }
+    return len;
+}
+
+/* One line stays one line of UTF-8, whatever a server's message holds. */
 static void flatten(char *text)
 {
     size_t len = strlen(text);
-    while (len && (text[len - 1] == '\n' || text[len - 1] == ' '))
+    while (len && (unsigned char)text[len - 1] <= ' ')
         text[--len] = '\0';
-    for (char *p = text; *p; p++) {
-        if ((unsigned char)*p < 0x20)
-            *p = ' ';
+    for (char *p = text; *p;) {
+        size_t step = character_len((unsigned char *)p);
+        if (step == 0 || (unsigned char)*p < ' ')
+            *p = step ? ' ' : '?';
+        p += step ? step : 1;
     }
 }
 

@@ -210,7 +210,7 @@ void metrics_observe_us(struct metrics_series *series, int64_t duration_us)
     __atomic_fetch_add(&series->buckets[bucket], 1, __ATOMIC_RELAXED);
 }
 
-/* --- rendering ------------------------------------------------------------------------------- */
+/* --- rendering -------------------------------------------------------------------------------- */
 
 /* Series of all sets, sorted so that those with the same labels are neighbours. */
 struct series_list {

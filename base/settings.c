@@ -166,7 +166,7 @@ void settings_init(struct settings *settings)
     }
 }
 
-/* --- the file ------------------------------------------------------------------------------- */
+/* --- the file --------------------------------------------------------------------------------- */
 
 /* "host:port" with a host that has no colon, or "[v6]:port". */
 static bool address_valid(const char *text)
@@ -340,7 +340,7 @@ enum sg_error settings_load(const char *path, struct settings *ret_settings, str
     return error;
 }
 
-/* --- the example ---------------------------------------------------------------------------- */
+/* --- the example ------------------------------------------------------------------------------ */
 
 static void add_comment(struct dynbuf *out, const char *indent, const char *text)
 {

@@ -1,5 +1,8 @@
 /*
- * One HTTP request from a command to a running server, waited for.
+ * One question to the admin listener of a running `seatgrid serve`, for the commands.
+ *
+ * Blocking for the caller: it runs an event loop of its own until the answer is there or the time
+ * is over. No connection is kept.
  *
  * SPDX-License-Identifier: MIT
  */
@@ -13,10 +16,12 @@
 
 struct dynbuf;
 
-/* Sends one request to `address` ("host:port" or "[v6]:port") and waits for the answer, at most
- * timeout_ms. `method` is GET, POST, PUT or DELETE; `path` has its query with it; a body is sent as
- * application/json. SG_OK whatever the status; otherwise SG_IO (no answer), SG_DEADLINE or
- * SG_NO_MEMORY, with one readable line in error_text. The body is appended to *ret_body. */
+/* Sends METHOD path to `address` ("host:port", as in admin.listen; a wildcard host means this
+ * machine), with a JSON body unless len is 0. SG_OK for any HTTP answer, whatever its status:
+ * *ret_status and the body, which is appended to *ret_body and may fill it to its max_len.
+ * Otherwise a line for people in error_text, the ret_ arguments untouched, and SG_INVALID_VALUE
+ * (method or address), SG_IO (nobody there, or no HTTP), SG_DEADLINE (timeout_ms is over),
+ * SG_BODY_TOO_LARGE or SG_NO_MEMORY. */
 enum sg_error admin_call(const char *address, const char *method, const char *path,
                          const void *body, size_t len, int64_t timeout_ms, int *ret_status,
                          struct dynbuf *ret_body, char *error_text, size_t error_size);

@@ -15,21 +15,6 @@
 
 #define ANSWER_MAX ((size_t)256 << 20)
 
-static int read_settings(const char *config, struct settings *settings)
-{
-    struct dynbuf errors;
-    dynbuf_init(&errors, 1 << 20);
-    enum sg_error error = settings_load(cli_config_path(config), settings, &errors);
-    char *rest = errors.data;
-    char *line;
-    while (error != SG_OK && (line = strsep(&rest, "\n"))) {
-        if (*line)
-            fprintf(stderr, "seatgrid: %s\n", line);
-    }
-    dynbuf_done(&errors);
-    return error == SG_OK ? 0 : 2;
-}
-
 static int parse(const char *address, const struct dynbuf *body, struct admin_answer *answer)
 {
     json_error_t error;
@@ -49,9 +34,9 @@ int admin_json(const char *config, const char *method, const char *path, int64_t
     struct admin_answer answer = {0};
     struct dynbuf body;
     char error_text[256];
-    int code = read_settings(config, &settings);
-    if (code)
-        return code;
+    int code = 0;
+    if (!cli_load_settings(config, &settings))
+        return 2;
     dynbuf_init(&body, ANSWER_MAX);
     enum sg_error error = admin_call(settings.admin.listen, method, path, NULL, 0,
                                      settings.reload.ask_timeout_ms + extra_ms, &answer.status,

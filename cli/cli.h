@@ -10,6 +10,8 @@
 #ifndef SG_CLI_CLI_H
 #define SG_CLI_CLI_H
 
+#include <stdbool.h>
+
 int cli_serve(int argc, char **argv);
 int cli_migrate(int argc, char **argv);
 int cli_check_config(int argc, char **argv);
@@ -18,8 +20,15 @@ int cli_nodes(int argc, char **argv);
 int cli_reload(int argc, char **argv);
 int cli_dev(int argc, char **argv);
 
+struct settings;
+struct shardmap;
+
 /* The settings file to use: `given` (from -c), else $SEATGRID_CONFIG, else var/seatgrid.cfg if it
  * exists, else /etc/seatgrid/seatgrid.cfg. Never NULL. */
 const char *cli_config_path(const char *given);
+/* Reads the settings of -c `given`; false, and every problem on standard error, if that fails. */
+bool cli_load_settings(const char *given, struct settings *ret_settings);
+/* Reads a shard map; NULL, and every problem on standard error, if that fails. */
+struct shardmap *cli_load_map(const char *path);
 
 #endif

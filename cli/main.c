@@ -4,9 +4,7 @@
  * SPDX-License-Identifier: MIT
  */
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "cli/cli.h"
 
@@ -32,7 +30,7 @@ static const struct command {
 
 static void usage(FILE *out)
 {
-    fprintf(out, "usage: seatgrid COMMAND [OPTION...]\n\n");
+    fprintf(out, "Usage: seatgrid COMMAND [OPTION...]\n\n");
     for (size_t i = 0; i < COMMAND_COUNT; i++)
         fprintf(out, "  %-14s %s\n", commands[i].name, commands[i].help);
     fprintf(out,

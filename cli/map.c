@@ -91,18 +91,6 @@ static int wrong_usage(const char *message)
 
 /* --- output ----------------------------------------------------------------------------------- */
 
-static void print_problems(struct dynbuf *errors, enum sg_error error)
-{
-    char *rest = errors->data;
-    char *line;
-    if (errors->len == 0)
-        fprintf(stderr, "seatgrid: %s\n", sg_error_title(error));
-    while ((line = strsep(&rest, "\n"))) {
-        if (*line)
-            fprintf(stderr, "seatgrid: %s\n", line);
-    }
-}
-
 /* Prints the buffer and lets go of it; `code`, or 1 if it could not be printed. */
 static int print(struct dynbuf *out, int code)
 {
@@ -113,32 +101,14 @@ static int print(struct dynbuf *out, int code)
     return good ? code : 1;
 }
 
-/* NULL and a message if there is none to be had. */
-static struct shardmap *load_file(const char *path)
-{
-    struct shardmap *map = NULL;
-    struct dynbuf errors;
-    dynbuf_init(&errors, 2 << 20);
-    enum sg_error error = shardmap_load(path, &map, &errors);
-    if (error != SG_OK)
-        print_problems(&errors, error);
-    dynbuf_done(&errors);
-    return map;
-}
-
 /* The map of --map, else the one the settings name. */
 static struct shardmap *load(const struct arguments *arguments)
 {
-    struct settings settings;
-    struct dynbuf errors;
+    static struct settings settings;
     if (arguments->map)
-        return load_file(arguments->map);
-    dynbuf_init(&errors, 2 << 20);
-    enum sg_error error = settings_load(cli_config_path(arguments->config), &settings, &errors);
-    if (error != SG_OK)
-        print_problems(&errors, error);
-    dynbuf_done(&errors);
-    return error == SG_OK ? load_file(settings.shard_map) : NULL;
+        return cli_load_map(arguments->map);
+    return cli_load_settings(arguments->config, &settings) ? cli_load_map(settings.shard_map)
+                                                           : NULL;
 }
 
 /* --- show ------------------------------------------------------------------------------------- */
@@ -409,8 +379,8 @@ static int map_diff(const struct arguments *arguments)
 {
     if (arguments->word_count != 2 || arguments->config || arguments->map)
         return wrong_usage("map diff needs two map files");
-    struct shardmap *old_map = load_file(arguments->words[0]);
-    struct shardmap *new_map = load_file(arguments->words[1]);
+    struct shardmap *old_map = cli_load_map(arguments->words[0]);
+    struct shardmap *new_map = cli_load_map(arguments->words[1]);
     int code = old_map && new_map ? print_diff(old_map, new_map, arguments->json) : 2;
     shardmap_free(old_map);
     shardmap_free(new_map);

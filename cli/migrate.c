@@ -69,21 +69,6 @@ static int parse(int argc, char **argv, struct arguments *ret)
     return -1;
 }
 
-static struct shardmap *load_map(const char *config)
-{
-    static struct settings settings;
-    struct shardmap *map = NULL;
-    struct dynbuf errors;
-    dynbuf_init(&errors, 1 << 20);
-    enum sg_error error = settings_load(config, &settings, &errors);
-    if (!error)
-        error = shardmap_load(settings.shard_map, &map, &errors);
-    if (error)
-        fprintf(stderr, "%s", dynbuf_text(&errors));
-    dynbuf_done(&errors);
-    return map;
-}
-
 static void add_json(struct dynbuf *out, const char *shard, const struct migrate_report *report)
 {
     dynbuf_adds(out, out->data[out->len - 1] == '}' ? ",{\"shard\":" : "{\"shard\":");
@@ -134,7 +119,9 @@ int cli_migrate(int argc, char **argv)
     int code = parse(argc, argv, &arguments);
     if (code >= 0)
         return code;
-    struct shardmap *map = load_map(cli_config_path(arguments.config));
+    static struct settings settings;
+    struct shardmap *map =
+        cli_load_settings(arguments.config, &settings) ? cli_load_map(settings.shard_map) : NULL;
     if (!map)
         return 2;
 

@@ -10,17 +10,14 @@
 #include <sys/resource.h>
 
 #include "api/server.h"
-#include "base/dynbuf.h"
 #include "base/log.h"
 #include "base/settings.h"
 #include "cli/cli.h"
 #include "shardmap/shardmap.h"
 
-#define ERRORS_MAX_BYTES (1 << 20)
-
 static void usage(FILE *out)
 {
-    fputs("usage: seatgrid serve [-c FILE]\n"
+    fputs("Usage: seatgrid serve [-c FILE]\n"
           "\n"
           "Runs the HTTP API and the router until SIGTERM or SIGINT. SIGHUP reads the\n"
           "shard map again.\n"
@@ -38,20 +35,6 @@ static void raise_descriptor_limit(void)
         limit.rlim_cur = limit.rlim_max;
         (void)setrlimit(RLIMIT_NOFILE, &limit);
     }
-}
-
-static bool read_configuration(const char *path, struct settings *settings, struct shardmap **map)
-{
-    struct dynbuf errors;
-    dynbuf_init(&errors, ERRORS_MAX_BYTES);
-    enum sg_error error = settings_load(path, settings, &errors);
-    if (error == SG_OK)
-        error = shardmap_load(settings->shard_map, map, &errors);
-    if (error != SG_OK)
-        fprintf(stderr, "%sseatgrid: not started: the configuration was refused\n",
-                dynbuf_text(&errors));
-    dynbuf_done(&errors);
-    return error == SG_OK;
 }
 
 int cli_serve(int argc, char **argv)
@@ -72,8 +55,12 @@ int cli_serve(int argc, char **argv)
             return 2;
         }
     }
-    if (!read_configuration(cli_config_path(path), &settings, &map))
+    if (cli_load_settings(path, &settings))
+        map = cli_load_map(settings.shard_map);
+    if (!map) {
+        fputs("seatgrid: not started: the configuration was refused\n", stderr);
         return 2;
+    }
     enum log_level level = LOG_LEVEL_INFO;
     (void)log_level_parse(settings.log.level, &level);
     log_setup(level, strcmp(settings.log.format, "json") == 0);

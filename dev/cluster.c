@@ -34,8 +34,7 @@ struct step {
     step_fn *fn;
 };
 
-/* --- the steps of up, in order -------------------------------------------------------------------
- */
+/* --- the steps of up, in order ---------------------------------------------------------------- */
 
 static enum sg_error open_folder(struct cluster *cluster)
 {
@@ -268,8 +267,7 @@ static const struct step up_steps[] = {
     {"starting the API", start_serve},
 };
 
-/* --- up and run ----------------------------------------------------------------------------------
- */
+/* --- up and run ------------------------------------------------------------------------------- */
 
 static enum sg_error run_steps(struct cluster *cluster)
 {

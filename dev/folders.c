@@ -24,8 +24,7 @@
 #define MARKER ".seatgrid-servers" /* only a folder with this file in it is ever removed */
 #define TREE_FDS 16
 
-/* --- VAR -----------------------------------------------------------------------------------------
- */
+/* --- VAR -------------------------------------------------------------------------------------- */
 
 static enum sg_error make_folder(struct cluster *cluster, const char *path)
 {
@@ -108,8 +107,7 @@ void folders_unlock(struct cluster *cluster)
     cluster->lock_fd = -1;
 }
 
-/* --- whom the servers run as ---------------------------------------------------------------------
- */
+/* --- whom the servers run as ------------------------------------------------------------------ */
 
 static enum sg_error choose_user(struct cluster *cluster)
 {
@@ -156,8 +154,7 @@ static bool user_reaches(const struct process_user *user, const char *path)
            WEXITSTATUS(status) == 0;
 }
 
-/* --- VAR/servers ---------------------------------------------------------------------------------
- */
+/* --- VAR/servers ------------------------------------------------------------------------------ */
 
 /* FNV-1a: names a folder, guards nothing. */
 static uint64_t hash_text(const char *text)
@@ -231,8 +228,7 @@ enum sg_error folders_servers(struct cluster *cluster, bool make)
     return SG_OK;
 }
 
-/* --- removing ------------------------------------------------------------------------------------
- */
+/* --- removing --------------------------------------------------------------------------------- */
 
 static int on_entry(const char *path, const struct stat *about, int kind, struct FTW *place)
 {

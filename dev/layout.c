@@ -70,8 +70,7 @@ void cluster_show_log(const struct cluster *cluster, const char *name)
     fprintf(stderr, "--- the end of %s\n%s---\n", path, from);
 }
 
-/* --- planning ------------------------------------------------------------------------------------
- */
+/* --- planning --------------------------------------------------------------------------------- */
 
 static int node_port(const struct cluster_options *options, int shard, int number)
 {
@@ -175,8 +174,7 @@ void layout_scan(struct cluster *cluster)
     qsort(cluster->nodes, cluster->node_count, sizeof(cluster->nodes[0]), by_name);
 }
 
-/* --- options of last time ------------------------------------------------------------------------
- */
+/* --- options of last time --------------------------------------------------------------------- */
 
 static void choose(int *option, int last_time, int fallback)
 {

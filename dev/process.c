@@ -27,8 +27,7 @@
 
 static volatile sig_atomic_t interrupted;
 
-/* --- signals -------------------------------------------------------------------------------------
- */
+/* --- signals ---------------------------------------------------------------------------------- */
 
 static void on_signal(int number)
 {
@@ -63,8 +62,7 @@ void process_sleep_ms(int64_t duration_ms)
     nanosleep(&duration, NULL);
 }
 
-/* --- starting ------------------------------------------------------------------------------------
- */
+/* --- starting --------------------------------------------------------------------------------- */
 
 static void default_signals(void)
 {
@@ -196,8 +194,7 @@ enum sg_error process_run(const struct process_spec *spec, int64_t timeout_ms)
     return error ? error : process_wait(&id, timeout_ms);
 }
 
-/* --- telling apart -------------------------------------------------------------------------------
- */
+/* --- telling apart ---------------------------------------------------------------------------- */
 
 static bool read_small(const char *path, char *ret_text, size_t size)
 {
@@ -282,8 +279,7 @@ bool process_lives_in(const char *folder)
     return found;
 }
 
-/* --- stopping ------------------------------------------------------------------------------------
- */
+/* --- stopping --------------------------------------------------------------------------------- */
 
 bool process_stop(const struct process_id *id, int signal, int64_t timeout_ms)
 {
@@ -301,8 +297,7 @@ bool process_stop(const struct process_id *id, int signal, int64_t timeout_ms)
     return false;
 }
 
-/* --- pid files -----------------------------------------------------------------------------------
- */
+/* --- pid files -------------------------------------------------------------------------------- */
 
 /* The start time counts from boot, so it means something only together with the boot. */
 static void boot_id(char *ret_text)

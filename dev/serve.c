@@ -24,8 +24,7 @@
 #define HARD_STOP_MS 5000
 #define KEY_MAX 64
 
-/* --- seatgrid.cfg --------------------------------------------------------------------------------
- */
+/* --- seatgrid.cfg ----------------------------------------------------------------------------- */
 
 struct entry {
     char group[KEY_MAX]; /* "" for a key of the top level */
@@ -128,8 +127,7 @@ static void render_settings(const struct cluster *cluster, struct dynbuf *out)
         add_group(out, &entries, i);
 }
 
-/* --- shardmap.cfg --------------------------------------------------------------------------------
- */
+/* --- shardmap.cfg ----------------------------------------------------------------------------- */
 
 static void add_shard(const struct cluster *cluster, const char *shard, struct dynbuf *out)
 {
@@ -176,8 +174,7 @@ static void render_map(const struct cluster *cluster, struct dynbuf *out)
     dynbuf_adds(out, " );\npins = ();\n");
 }
 
-/* --- writing -------------------------------------------------------------------------------------
- */
+/* --- writing ---------------------------------------------------------------------------------- */
 
 /* What was generated stands a second time in VAR/run: so a later `up` sees whether it would
  * generate the same, however the file itself has been edited since. */
@@ -242,8 +239,7 @@ enum sg_error serve_write_configs(struct cluster *cluster, bool *ret_changed)
     return error;
 }
 
-/* --- the process ---------------------------------------------------------------------------------
- */
+/* --- the process ------------------------------------------------------------------------------ */
 
 static char *pid_path(char *ret_path, const struct cluster *cluster)
 {

@@ -199,14 +199,6 @@ BEGIN
     IF outcome <> 'ok' THEN
         RETURN;
     END IF;
-    outcome := NULL;
-    IF p_recheck OR p_key IS NOT NULL THEN
-        SELECT p.outcome, p.booking_id, p.created_us INTO outcome, booking_id, created_us
-          FROM booking_replay(p_event_id, p_booking_id, p_key, p_hash) p;
-    END IF;
-    IF outcome IN ('replayed', 'key_reused') THEN
-        RETURN;
-    END IF;
     SELECT max(s.obstacle), array_agg(s.obstacle ORDER BY s.idx),
            array_agg(s.seat_no ORDER BY s.idx), array_agg(s.seen ORDER BY s.idx)
       INTO obstacle, obstacles, seat_nos, seen
@@ -220,6 +212,14 @@ BEGIN
               LEFT JOIN claims c ON c.event_id = e.event_id
                                 AND c.seat_no = (q.row - 1)::bigint * e.cols + q.col - 1
                                 AND q.col BETWEEN 1 AND e.cols) s;
+    outcome := NULL;
+    IF p_recheck OR p_key IS NOT NULL THEN   -- after the look: what took the seats is found here
+        SELECT p.outcome, p.booking_id, p.created_us INTO outcome, booking_id, created_us
+          FROM booking_replay(p_event_id, p_booking_id, p_key, p_hash) p;
+    END IF;
+    IF outcome IN ('replayed', 'key_reused') THEN
+        RETURN;
+    END IF;
     outcome := CASE obstacle WHEN 0 THEN 'free' WHEN 1 THEN 'seats_taken'
                              WHEN 2 THEN 'unknown_seat' ELSE 'unknown_event' END;
     conflicts := CASE WHEN obstacle > 0 THEN array_positions(obstacles, obstacle) END;

@@ -82,8 +82,7 @@ struct calls {
 static void dispatch(struct call *call);
 static void serve_waiting(struct pool *pool);
 
-/* --- pools --------------------------------------------------------------------------------------
- */
+/* --- pools ------------------------------------------------------------------------------------ */
 
 static void on_pool_ready(void *arg);
 static void on_pool_lost(void *arg, const char *reason);
@@ -217,8 +216,7 @@ static bool pool_has_room(const struct pool *pool)
     return pool->waiting_count < (size_t)pool->calls->config->settings->reads.queue_max;
 }
 
-/* --- one call -----------------------------------------------------------------------------------
- */
+/* --- one call --------------------------------------------------------------------------------- */
 
 static void answer(struct call *call, enum sg_error error, const PGresult *result)
 {
@@ -377,24 +375,30 @@ static bool enter_primary(struct call *call, const struct topology *topology, en
     return enter_pool(call, pool, 0);
 }
 
-static bool enter_any(struct call *call, const struct topology *topology)
+static bool enter_replica(struct call *call, const struct topology *topology,
+                          int64_t max_staleness_us)
 {
     struct calls *calls = call->calls;
     const struct topology_node *first = NULL;
     int64_t now_us = clock_mono_us();
     for (;;) {
-        const struct topology_node *node =
-            route_read(topology, call->request.route.shard, call->request.max_staleness_us, now_us,
-                       calls->turn++);
+        const struct topology_node *node = route_read(topology, call->request.route.shard,
+                                                      max_staleness_us, now_us, calls->turn++);
         if (!node || node == first)
-            break; /* all of them were tried */
+            return false; /* all of them were tried */
         if (!first)
             first = node;
-        int64_t staleness_us = node->role == NODE_PRIMARY ? 0 : topology_staleness_us(node, now_us);
-        if (enter_pool(call, pool_find(calls, node->name, PGCONN_READ), staleness_us))
+        if (enter_pool(call, pool_find(calls, node->name, PGCONN_READ),
+                       topology_staleness_us(node, now_us)))
             return true;
     }
-    return enter_primary(call, topology, PGCONN_READ);
+}
+
+static bool enter_any(struct call *call, const struct topology *topology)
+{
+    return enter_replica(call, topology, call->request.max_staleness_us) ||
+           enter_primary(call, topology, PGCONN_READ) ||
+           (!call->request.strict && enter_replica(call, topology, STALENESS_ANY));
 }
 
 /* Puts a call that is in no place into one. */
@@ -446,8 +450,7 @@ static void on_pool_lost(void *arg, const char *reason)
     close_if_drained(pool);
 }
 
-/* --- deadlines ----------------------------------------------------------------------------------
- */
+/* --- deadlines -------------------------------------------------------------------------------- */
 
 static void on_tick(evutil_socket_t fd, short what, void *arg)
 {
@@ -481,8 +484,7 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
     }
 }
 
-/* --- public -------------------------------------------------------------------------------------
- */
+/* --- public ----------------------------------------------------------------------------------- */
 
 struct calls *calls_new(const struct router_config *config)
 {

@@ -15,6 +15,7 @@
 #define SG_ROUTER_CALLS_H
 
 #include <libpq-fe.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "base/error.h"
@@ -43,14 +44,17 @@ struct call_request {
     struct route route; /* shard and map_version filled in */
     enum call_target target;
     int64_t max_staleness_us; /* CALL_READ */
-    int64_t deadline_ms;      /* from now */
+    bool strict; /* CALL_READ: nothing older, whatever happens; else, while the shard has no primary
+                    and no replica is fresh enough, the replicas that there are */
+    int64_t deadline_ms; /* from now */
     enum statement statement;
     struct params *params; /* taken over, also when the call is refused */
 };
 
 /* `config` is borrowed. NULL when memory runs out. */
 struct calls *calls_new(const struct router_config *config);
-/* Answers everything first: SG_OUTCOME_UNKNOWN to a write that was sent, else SG_SHARD_UNAVAILABLE. */
+/* Answers everything first: SG_OUTCOME_UNKNOWN to a write that was sent, else SG_SHARD_UNAVAILABLE.
+ */
 void calls_free(struct calls *calls);
 /* Opens pools after the map's nodes; the others close when what is on them is done. Calls nobody
  * back. */

@@ -71,8 +71,7 @@ static struct log_fields fields_of(const struct health_node *node)
     return (struct log_fields){.shard = node->shard, .node = node->name};
 }
 
-/* --- publishing --------------------------------------------------------------------------------
- */
+/* --- publishing ------------------------------------------------------------------------------- */
 
 static struct health_shard *find_shard(const struct health *health, const char *name)
 {
@@ -127,8 +126,7 @@ static bool round_is_over(const struct health *health)
     return true;
 }
 
-/* --- what an answer changes --------------------------------------------------------------------
- */
+/* --- what an answer changes ------------------------------------------------------------------- */
 
 static void log_transition(const struct health_node *node, const struct health_state *before,
                            const struct health_state *after)
@@ -225,8 +223,7 @@ static void fail(struct health_node *node, const char *reason)
     conclude(node, &answer);
 }
 
-/* --- asking ------------------------------------------------------------------------------------
- */
+/* --- asking ----------------------------------------------------------------------------------- */
 
 static void on_answer(void *arg, const struct pgask_answer *said);
 
@@ -300,8 +297,7 @@ static void on_round(evutil_socket_t fd, short what, void *arg)
     snapshot_poll(health->config.publisher);
 }
 
-/* --- the set of nodes --------------------------------------------------------------------------
- */
+/* --- the set of nodes ------------------------------------------------------------------------- */
 
 static void free_node(struct health_node *node)
 {

@@ -68,8 +68,7 @@ struct lane {
     struct metrics_series *waiting_gauge;
 };
 
-/* --- slots --------------------------------------------------------------------------------------
- */
+/* --- slots ------------------------------------------------------------------------------------ */
 
 static size_t batch_max(const struct lane *lane)
 {
@@ -184,8 +183,7 @@ static void on_conn_lost(void *arg, const char *reason)
         lane->config->on_suspect(lane->config->on_suspect_arg, lane->node);
 }
 
-/* --- following the primary ----------------------------------------------------------------------
- */
+/* --- following the primary -------------------------------------------------------------------- */
 
 static void disconnect(struct lane *lane)
 {
@@ -269,8 +267,7 @@ static void follow(struct lane *lane)
     snapshot_end(config->reader);
 }
 
-/* --- answers and deadlines ----------------------------------------------------------------------
- */
+/* --- answers and deadlines -------------------------------------------------------------------- */
 
 static void op_free(struct lane *lane, struct booking_op *op)
 {
@@ -347,8 +344,7 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
     set_tick(lane);
 }
 
-/* --- for the strategies -------------------------------------------------------------------------
- */
+/* --- for the strategies ----------------------------------------------------------------------- */
 
 struct pgconn *lane_slot_conn(struct lane_slot *slot)
 {
@@ -456,8 +452,7 @@ bool lane_error_is_passing(const char *sqlstate)
            strncmp(sqlstate, "53", 2) == 0 || strncmp(sqlstate, "40", 2) == 0;
 }
 
-/* --- public -------------------------------------------------------------------------------------
- */
+/* --- public ----------------------------------------------------------------------------------- */
 
 static size_t slots_wanted(const struct settings *settings)
 {

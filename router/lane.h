@@ -62,8 +62,7 @@ size_t lane_in_flight(const struct lane *lane);
 enum sg_error lane_book(struct lane *lane, const struct book_request *request, int64_t map_version,
                         router_book_fn *fn, void *arg);
 
-/* --- for the strategies (txn.c and the batches in lane_batch.c) ---------------------------------
- */
+/* --- for the strategies (txn.c and the batches in lane_batch.c) ------------------------------- */
 
 struct lane_slot;
 struct pgconn;

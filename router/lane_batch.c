@@ -79,8 +79,7 @@ static void encode_seats(struct params *params, struct booking_op_list *ops)
     params_array_end(params);
 }
 
-/* --- the answer ---------------------------------------------------------------------------------
- */
+/* --- the answer ------------------------------------------------------------------------------- */
 
 enum batch_column { COL_ORD, COL_OUTCOME, COL_BOOKING_ID, COL_CREATED_US, COL_CONFLICTS };
 

@@ -48,8 +48,7 @@ static struct params *params_new(void)
     return params;
 }
 
-/* --- one row ------------------------------------------------------------------------------------
- */
+/* --- one row ---------------------------------------------------------------------------------- */
 
 /* A look-up by event and perhaps booking: asked of a replica, and if it finds nothing, once more of
  * the primary. */
@@ -204,8 +203,7 @@ enum sg_error lookup_booking(const struct router_config *config, struct calls *c
     return lookup_start(&lookup);
 }
 
-/* --- creation -----------------------------------------------------------------------------------
- */
+/* --- creation --------------------------------------------------------------------------------- */
 
 struct creation {
     struct event_info event;

@@ -93,8 +93,7 @@ static enum sg_error run(struct session *session, const char *what, const char *
     return fail(session, SG_IO, "%s: %s", what, PQerrorMessage(session->conn));
 }
 
-/* --- who is primary ------------------------------------------------------------------------------
- */
+/* --- who is primary --------------------------------------------------------------------------- */
 
 /* True if the node answers and is no replica; otherwise says why in `reason`. */
 static bool is_primary(PGconn *conn, char *reason, size_t size)
@@ -144,8 +143,7 @@ static enum sg_error find_primary(struct session *session)
     return SG_OK;
 }
 
-/* --- what is there -------------------------------------------------------------------------------
- */
+/* --- what is there ---------------------------------------------------------------------------- */
 
 static enum sg_error lock(struct session *session)
 {
@@ -249,8 +247,7 @@ static enum sg_error check_name(struct session *session, bool *ret_named)
     return error;
 }
 
-/* --- changing it ---------------------------------------------------------------------------------
- */
+/* --- changing it ------------------------------------------------------------------------------ */
 
 /* The line of the migration's text that a server's error points at; 0 if it points nowhere. */
 static int error_line(const PGresult *result, const char *text)

@@ -104,8 +104,7 @@ static int64_t backoff_us(const struct pgconn *conn)
     return us / 2 + (int64_t)arc4random_uniform((uint32_t)(us / 2 + 1));
 }
 
-/* --- the socket's events -----------------------------------------------------------------------
- */
+/* --- the socket's events ---------------------------------------------------------------------- */
 
 static void drop_io_events(struct pgconn *conn)
 {
@@ -145,8 +144,7 @@ static bool flush(struct pgconn *conn)
     return left >= 0;
 }
 
-/* --- connecting and preparing ------------------------------------------------------------------
- */
+/* --- connecting and preparing ----------------------------------------------------------------- */
 
 /* Notices would go to standard error, past the log. */
 static void ignore_notice(void *arg, const char *message)
@@ -235,8 +233,7 @@ static void on_prepared(struct pgconn *conn)
     conn->config.on_ready(conn->config.arg);
 }
 
-/* --- losing ------------------------------------------------------------------------------------
- */
+/* --- losing ----------------------------------------------------------------------------------- */
 
 static struct expectation take_oldest(struct pgconn *conn)
 {
@@ -320,8 +317,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
     }
 }
 
-/* --- results -----------------------------------------------------------------------------------
- */
+/* --- results ---------------------------------------------------------------------------------- */
 
 static bool is_error(const PGresult *result)
 {
@@ -416,8 +412,7 @@ static void on_writable(evutil_socket_t fd, short what, void *arg)
         lose(conn, PQerrorMessage(conn->pg));
 }
 
-/* --- public ------------------------------------------------------------------------------------
- */
+/* --- public ----------------------------------------------------------------------------------- */
 
 static void destroy(void *object)
 {

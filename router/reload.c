@@ -87,8 +87,7 @@ static enum reload_step refuse_for(struct reload *reload, enum sg_error error)
     return refuse(reload);
 }
 
-/* --- the steps ---------------------------------------------------------------------------------
- */
+/* --- the steps -------------------------------------------------------------------------------- */
 
 static enum reload_step step_load(struct reload *reload)
 {
@@ -199,8 +198,7 @@ static enum reload_step step_publish(struct reload *reload)
     return STEP_DONE;
 }
 
-/* --- the end -----------------------------------------------------------------------------------
- */
+/* --- the end ---------------------------------------------------------------------------------- */
 
 static void log_lines(enum log_level level, const char *prefix, const char *lines)
 {
@@ -274,8 +272,7 @@ static void step_done(struct reload *reload)
     forget(reload);
 }
 
-/* --- the driver --------------------------------------------------------------------------------
- */
+/* --- the driver ------------------------------------------------------------------------------- */
 
 static void drive(struct reload *reload, enum reload_step step)
 {

@@ -67,8 +67,7 @@ struct reload_asks {
     bool finished;
 };
 
-/* --- whom to ask what --------------------------------------------------------------------------
- */
+/* --- whom to ask what ------------------------------------------------------------------------- */
 
 static bool add_ask(struct reload_asks *asks, enum ask_kind kind, const char *shard,
                     const struct shardmap_node *node, const struct topology *topology)
@@ -211,8 +210,7 @@ void reload_asks_free(struct reload_asks *asks)
     free(asks);
 }
 
-/* --- asking ------------------------------------------------------------------------------------
- */
+/* --- asking ----------------------------------------------------------------------------------- */
 
 /* Is the shard's word known well enough, or not to be had? */
 static bool losing_settled(const struct reload_asks *asks, const struct losing *losing)
@@ -355,8 +353,7 @@ void reload_asks_start(struct reload_asks *asks)
     }
 }
 
-/* --- judging -----------------------------------------------------------------------------------
- */
+/* --- judging ---------------------------------------------------------------------------------- */
 
 /* The shard's node of that name in the map, if it is there. */
 static bool map_has_node(const struct shardmap *map, const char *shard, const char *node)

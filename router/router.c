@@ -49,8 +49,7 @@ struct router {
     uint64_t created_serial;
 };
 
-/* --- following the map --------------------------------------------------------------------------
- */
+/* --- following the map ------------------------------------------------------------------------ */
 
 static struct lane *take_lane(struct router *router, const char *shard)
 {
@@ -150,8 +149,7 @@ static void fill_route(const struct shardmap *map, int shard, struct route *ret_
         memcpy(ret_route->shard, shardmap_shard(map, shard)->name, sizeof(ret_route->shard));
 }
 
-/* --- public -------------------------------------------------------------------------------------
- */
+/* --- public ----------------------------------------------------------------------------------- */
 
 struct router *router_new(const struct router_config *config)
 {
@@ -277,8 +275,7 @@ enum sg_error router_seatmap(struct router *router, int64_t event_id, int64_t ma
     return seatmaps_get(router->seatmaps, &route, event_id, max_staleness_us, fn, arg);
 }
 
-/* --- creating events: the choice of a shard ------------------------------------------------------
- */
+/* --- creating events: the choice of a shard --------------------------------------------------- */
 
 /* What this router created since the topology counted, so that a burst does not pile up on one. */
 static int64_t *created_here(struct router *router, int shard)
@@ -354,8 +351,7 @@ enum sg_error router_event_create(struct router *router, const struct event_new 
     return error;
 }
 
-/* --- readiness ----------------------------------------------------------------------------------
- */
+/* --- readiness -------------------------------------------------------------------------------- */
 
 size_t router_status(struct router *router, struct shard_status *ret_status, size_t max)
 {
@@ -368,7 +364,7 @@ size_t router_status(struct router *router, struct shard_status *ret_status, siz
         const char *name = shardmap_shard(map, (int)i)->name;
         snprintf(status->shard, sizeof(status->shard), "%s", name);
         status->writable = topology && route_write(topology, name) != NULL;
-        status->readable = topology && route_read(topology, name, INT64_MAX, now_us, 0) != NULL;
+        status->readable = topology && route_read(topology, name, STALENESS_ANY, now_us, 0) != NULL;
     }
     end(router);
     return count;

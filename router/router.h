@@ -79,7 +79,7 @@ struct seat {
     int32_t col; /* from 1 */
 };
 
-/* --- bookings ------------------------------------------------------------------------------- */
+/* --- bookings --------------------------------------------------------------------------------- */
 
 struct book_request {
     int64_t event_id;
@@ -126,7 +126,7 @@ typedef void router_booking_fn(void *arg, const struct route *route, enum sg_err
 enum sg_error router_booking_get(struct router *router, int64_t event_id, const char *booking_id,
                                  router_booking_fn *fn, void *arg);
 
-/* --- events --------------------------------------------------------------------------------- */
+/* --- events ----------------------------------------------------------------------------------- */
 
 struct event_info {
     int64_t event_id;
@@ -172,7 +172,7 @@ typedef void router_events_fn(void *arg, enum sg_error error, const struct event
 enum sg_error router_event_list(struct router *router, int64_t after_id, size_t limit,
                                 router_events_fn *fn, void *arg);
 
-/* --- seat maps ------------------------------------------------------------------------------ */
+/* --- seat maps -------------------------------------------------------------------------------- */
 
 enum seatmap_form { /* representations the API keeps with a seat map, so that readers share them */
                     SEATMAP_JSON,
@@ -211,7 +211,7 @@ typedef void router_seatmap_fn(void *arg, const struct route *route, enum sg_err
 enum sg_error router_seatmap(struct router *router, int64_t event_id, int64_t max_staleness_us,
                              router_seatmap_fn *fn, void *arg);
 
-/* --- readiness ------------------------------------------------------------------------------ */
+/* --- readiness -------------------------------------------------------------------------------- */
 
 struct shard_status {
     char shard[SHARDMAP_NAME_MAX + 1];

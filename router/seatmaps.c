@@ -73,8 +73,7 @@ struct seatmaps {
 
 enum how { HOW_QUERY, HOW_FLIGHT, HOW_RECENT };
 
-/* --- the value ----------------------------------------------------------------------------------
- */
+/* --- the value -------------------------------------------------------------------------------- */
 
 struct seatmap *seatmap_ref(struct seatmap *seatmap)
 {
@@ -202,8 +201,7 @@ static struct seatmap *decode(int64_t event_id, const PGresult *rows)
     return seatmap;
 }
 
-/* --- entries ------------------------------------------------------------------------------------
- */
+/* --- entries ---------------------------------------------------------------------------------- */
 
 static size_t bucket_of(int64_t event_id)
 {
@@ -282,8 +280,7 @@ static void trim(struct seatmaps *seatmaps, int64_t now_us)
     }
 }
 
-/* --- answers ------------------------------------------------------------------------------------
- */
+/* --- answers ---------------------------------------------------------------------------------- */
 
 /* The age of the answer counts from the moment the database was asked. */
 static struct route aged(const struct route *route, int64_t asked_us, int64_t now_us)
@@ -318,6 +315,7 @@ static enum sg_error ask(struct entry *entry, const struct route *route, enum ca
     struct call_request request = {.route = *route,
                                    .target = target,
                                    .max_staleness_us = max_staleness_us,
+                                   .strict = !entry->shared,
                                    .deadline_ms = settings->reads.deadline_ms,
                                    .statement = STATEMENT_SEATMAP,
                                    .params = params};
@@ -452,8 +450,7 @@ enum sg_error seatmaps_get(struct seatmaps *seatmaps, const struct route *route,
     return SG_OK;
 }
 
-/* --- life ---------------------------------------------------------------------------------------
- */
+/* --- life ------------------------------------------------------------------------------------- */
 
 struct seatmaps *seatmaps_new(const struct router_config *config, struct calls *calls)
 {

@@ -78,13 +78,16 @@ int64_t topology_staleness_us(const struct topology_node *node, int64_t now_us)
     return node->staleness_us + (since_us > 0 ? since_us : 0);
 }
 
-static bool fresh_replica(const struct topology_node *node, const char *shard,
-                          int64_t max_staleness_us, int64_t now_us)
+static bool fresh_replica(const struct topology *topology, const struct topology_node *node,
+                          const char *shard, int64_t max_staleness_us, int64_t now_us)
 {
     if (!of_shard(node, shard) || !node->up || node->role != NODE_REPLICA)
         return false;
     int64_t staleness_us = topology_staleness_us(node, now_us);
-    return staleness_us != STALENESS_UNKNOWN && staleness_us <= max_staleness_us;
+    if (staleness_us == STALENESS_UNKNOWN)
+        return max_staleness_us == STALENESS_ANY &&
+               node->timeline == highest_timeline(topology, shard);
+    return staleness_us <= max_staleness_us;
 }
 
 const struct topology_node *route_read(const struct topology *topology, const char *shard,
@@ -92,12 +95,13 @@ const struct topology_node *route_read(const struct topology *topology, const ch
 {
     size_t fresh = 0;
     for (size_t i = 0; i < topology->node_count; i++)
-        fresh += fresh_replica(&topology->nodes[i], shard, max_staleness_us, now_us);
+        fresh += fresh_replica(topology, &topology->nodes[i], shard, max_staleness_us, now_us);
     if (fresh == 0)
         return find_primary(topology, shard);
     size_t skip = turn % fresh;
     for (size_t i = 0; i < topology->node_count; i++) {
-        if (fresh_replica(&topology->nodes[i], shard, max_staleness_us, now_us) && skip-- == 0)
+        if (fresh_replica(topology, &topology->nodes[i], shard, max_staleness_us, now_us) &&
+            skip-- == 0)
             return &topology->nodes[i];
     }
     return NULL;

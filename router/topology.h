@@ -19,6 +19,7 @@
 enum node_role { NODE_UNKNOWN, NODE_PRIMARY, NODE_REPLICA };
 
 #define STALENESS_UNKNOWN (-1)
+#define STALENESS_ANY INT64_MAX /* a reader that takes what there is, even of unknown age */
 
 struct topology_node {
     char name[SHARDMAP_NAME_MAX + 1];
@@ -55,7 +56,8 @@ const struct topology_node *route_write(const struct topology *topology, const c
 int64_t topology_staleness_us(const struct topology_node *node, int64_t now_us);
 
 /* The node for a read: an up replica whose staleness is known and at most max_staleness_us, chosen
- * by `turn` among equals; else the primary; NULL if none is up. */
+ * by `turn` among equals; else the primary; else NULL. With STALENESS_ANY a replica of unknown age
+ * counts too, if it is on the highest timeline seen. */
 const struct topology_node *route_read(const struct topology *topology, const char *shard,
                                        int64_t max_staleness_us, int64_t now_us, unsigned turn);
 

@@ -51,8 +51,7 @@ struct txn {
 
 static bool send_step(struct txn *txn, enum statement statement);
 
-/* --- parameters ---------------------------------------------------------------------------------
- */
+/* --- parameters ------------------------------------------------------------------------------- */
 
 static void add_rows_cols(struct params *params, const struct booking_op *op)
 {
@@ -123,8 +122,7 @@ static void encode(struct params *params, const struct txn *txn, enum statement 
     }
 }
 
-/* --- endings ------------------------------------------------------------------------------------
- */
+/* --- endings ---------------------------------------------------------------------------------- */
 
 static void settle(struct txn *txn)
 {
@@ -161,8 +159,7 @@ static void lost_race(struct txn *txn)
         finish_error(txn, SG_OVERLOADED);
 }
 
-/* --- replies ------------------------------------------------------------------------------------
- */
+/* --- replies ---------------------------------------------------------------------------------- */
 
 enum look_column {
     LOOK_OUTCOME,
@@ -323,8 +320,7 @@ static bool send_step(struct txn *txn, enum statement statement)
     return sent;
 }
 
-/* --- public -------------------------------------------------------------------------------------
- */
+/* --- public ----------------------------------------------------------------------------------- */
 
 struct txn *txn_new(struct lane_slot *slot, enum booking_strategy strategy)
 {

@@ -38,7 +38,7 @@ struct work {
     struct shardmap_diff *diff;
 };
 
-/* --- names ---------------------------------------------------------------------------------- */
+/* --- names ------------------------------------------------------------------------------------ */
 
 static size_t names_size(const struct shardmap *map)
 {
@@ -103,7 +103,7 @@ static void side_done(struct side *side)
     free(side->by_name);
 }
 
-/* --- moves ---------------------------------------------------------------------------------- */
+/* --- moves ------------------------------------------------------------------------------------ */
 
 static int compare_ids(const void *a, const void *b)
 {
@@ -189,7 +189,7 @@ static enum sg_error find_moves(struct work *work)
     return SG_OK;
 }
 
-/* --- changes -------------------------------------------------------------------------------- */
+/* --- changes ---------------------------------------------------------------------------------- */
 
 static const struct placed_node *find_node(const struct side *side, const char *name)
 {
@@ -255,7 +255,7 @@ static enum sg_error find_changes(const struct work *work)
     return SG_OK;
 }
 
-/* --- the whole ------------------------------------------------------------------------------ */
+/* --- the whole -------------------------------------------------------------------------------- */
 
 static enum sg_error compare(struct work *work, const struct shardmap *old_map,
                              const struct shardmap *new_map)

@@ -37,7 +37,7 @@ static size_t bounded_length(struct draft *draft, const struct config_setting_t 
     return 0;
 }
 
-/* --- shards and nodes ----------------------------------------------------------------------- */
+/* --- shards and nodes ------------------------------------------------------------------------- */
 
 static bool name_valid(const char *name)
 {
@@ -129,7 +129,7 @@ static enum sg_error read_shards(struct draft *draft)
     return SG_OK;
 }
 
-/* --- ranges and pins ------------------------------------------------------------------------ */
+/* --- ranges and pins -------------------------------------------------------------------------- */
 
 /* Ties in file order, so that the later one is the duplicate. */
 static int compare_shards(const void *a, const void *b, void *arg)
@@ -256,7 +256,7 @@ enum sg_error draft_read(struct draft *draft)
     return read_pins(draft);
 }
 
-/* --- from file to map ----------------------------------------------------------------------- */
+/* --- from file to map ------------------------------------------------------------------------- */
 
 enum sg_error draft_finish(struct draft *draft)
 {

@@ -22,7 +22,7 @@ static void sort(void *array, size_t count, size_t size, int (*compare)(const vo
         qsort(array, count, size, compare);
 }
 
-/* --- shards and nodes ----------------------------------------------------------------------- */
+/* --- shards and nodes ------------------------------------------------------------------------- */
 
 static void check_shard_names(struct draft *draft)
 {
@@ -128,7 +128,7 @@ static enum sg_error check_servers(struct draft *draft)
     return SG_OK;
 }
 
-/* --- ranges --------------------------------------------------------------------------------- */
+/* --- ranges ----------------------------------------------------------------------------------- */
 
 static int compare_ids(int64_t left, int64_t right)
 {
@@ -198,7 +198,7 @@ static enum sg_error check_shards_used(struct draft *draft)
     return SG_OK;
 }
 
-/* --- pins ----------------------------------------------------------------------------------- */
+/* --- pins ------------------------------------------------------------------------------------- */
 
 static int compare_pins(const void *a, const void *b)
 {

@@ -77,7 +77,7 @@ static int64_t now_ns(void)
     return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
 }
 
-/* --- over HTTP ------------------------------------------------------------------------------- */
+/* --- over HTTP -------------------------------------------------------------------------------- */
 
 static int dial(const char *address)
 {
@@ -151,7 +151,7 @@ static void request_hop(struct compare *compare)
         die("/healthz: %s", compare->answer);
 }
 
-/* --- straight to PostgreSQL ------------------------------------------------------------------ */
+/* --- straight to PostgreSQL ------------------------------------------------------------------- */
 
 static enum statement direct_statement(const struct compare *compare)
 {
@@ -245,7 +245,7 @@ static void request_direct(struct compare *compare)
     params_done(&compare->params);
 }
 
-/* --- the run --------------------------------------------------------------------------------- */
+/* --- the run ---------------------------------------------------------------------------------- */
 
 static int compare_samples(const void *a, const void *b)
 {

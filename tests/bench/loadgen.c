@@ -44,7 +44,7 @@
 #define EVENTS_PER_WAIT 256
 #define RECONNECT_PAUSE_NS (10 * MS_NS)
 
-/* --- what is asked for and what is running --------------------------------------------------- */
+/* --- what is asked for and what is running ---------------------------------------------------- */
 
 enum client_state { CLIENT_CLOSED, CLIENT_CONNECTING, CLIENT_IDLE, CLIENT_WAITING };
 
@@ -117,7 +117,7 @@ static int64_t random_below(struct run *run, int64_t bound)
     return (int64_t)(random_next(run) % (uint64_t)bound);
 }
 
-/* --- traffic: the next request of a client --------------------------------------------------- */
+/* --- traffic: the next request of a client ---------------------------------------------------- */
 
 static void write_get(struct run *run, struct client *client, const char *path)
 {
@@ -222,7 +222,7 @@ static void write_request(struct run *run, struct client *client)
     }
 }
 
-/* --- clients: connect, send, wait, pause ----------------------------------------------------- */
+/* --- clients: connect, send, wait, pause ------------------------------------------------------ */
 
 static void rest(struct run *run, struct client *client, int64_t due_ns)
 {
@@ -327,7 +327,7 @@ static void client_ready(struct run *run, struct client *client, int64_t now)
         ask(run, client, now);
 }
 
-/* --- answers --------------------------------------------------------------------------------- */
+/* --- answers ---------------------------------------------------------------------------------- */
 
 static void check_route(struct run *run, struct client *client, const char *shard, size_t len)
 {
@@ -519,7 +519,7 @@ static void on_event(struct run *run, struct client *client, uint32_t events)
             on_readable(run, client);
 }
 
-/* --- the run --------------------------------------------------------------------------------- */
+/* --- the run ---------------------------------------------------------------------------------- */
 
 static bool rested(const struct run *run, int64_t now)
 {
@@ -645,7 +645,7 @@ static void run_load(struct run *run)
     }
 }
 
-/* --- report ---------------------------------------------------------------------------------- */
+/* --- report ----------------------------------------------------------------------------------- */
 
 static double cpu_seconds(void)
 {

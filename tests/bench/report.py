@@ -16,6 +16,7 @@ import statistics
 import subprocess
 
 WIDTH = 80
+BUSY_LOAD = 1.0      # load average above which something else uses the machine
 
 
 def command_line(*command):
@@ -82,6 +83,8 @@ class Report:
         print(f"  {m['system']}, {m['postgres']}")
         print(f"  libevent {m['libevent']}, {m['wrk']}, load {m['loadAtStart']:.2f} at start")
         print("  servers and load generators share the cores", flush=True)
+        if m["loadAtStart"] > BUSY_LOAD:
+            print("  THE MACHINE IS BUSY with something else: trust no absolute figure")
 
     def section(self, name, title):
         self.sections.append({"name": name, "title": title, "figures": [], "notes": []})
@@ -107,7 +110,8 @@ class Report:
         beside = f"{number(ratio, 2)} x {baseline}" if baseline and ratio is not None else \
             baseline or ""
         width = f"±{spread * 100:.0f} %" if len(rates) > 1 else ""
-        print(f"  {name:<30}{number(middle):>9}{width:>8}{number(entry.get('p50')):>8}"
+        shown = number(middle) + ("" if "/s" in unit else " " + unit)
+        print(f"  {name:<30}{shown:>9}{width:>8}{number(entry.get('p50')):>8}"
               f"{number(entry.get('p99')):>8}  {beside}", flush=True)
         return entry
 
@@ -158,7 +162,9 @@ class Report:
         lines = [f"## {self.started.date()}, {m['cpu']}, {m['cores']} cores", "",
                  f"{m['system']}, kernel {m['kernel']}, {m['memoryGb']} GB, {m['postgres']}, "
                  f"libevent {m['libevent']}, {m['wrk']}; load {m['loadAtStart']:.2f} at start. "
-                 "Servers and load generators share the cores.", ""]
+                 "Servers and load generators share the cores."
+                 + (" **The machine was busy with something else.**"
+                    if m["loadAtStart"] > BUSY_LOAD else ""), ""]
         if self.promises:
             lines += ["| promise | target | measured | |", "|---|---|---|---|"]
             words = {True: "reached", False: "**not reached**", None: "not measured"}

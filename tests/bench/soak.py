@@ -14,6 +14,7 @@ SPDX-License-Identifier: MIT
 """
 
 import argparse
+import itertools
 import pathlib
 import random
 import socket
@@ -83,6 +84,7 @@ class Soak:
         self.grid = rig.create_events(50, 1000, 1000)
         self.small = rig.create_events(50, 30, 30)
         self.next_seat = 1
+        self.victims = itertools.cycle(rig.killable())
         self.host, port = rig.address.split(":")
         self.port = int(port)
 
@@ -147,7 +149,7 @@ class Soak:
 
     def kill(self):
         """Kills one server, leaves it dead for a moment, starts it again, waits for recovery."""
-        name = self.random.choice(self.rig.killable())
+        name = next(self.victims)
         self.rig.kill(name)
         time.sleep(2)
         self.rig.revive(name)
@@ -195,18 +197,28 @@ def judge_memory(samples, warm_seconds, arguments):
     return [f"RSS grew past its bound: {after / 1024:.1f} MB"] if after > bound else []
 
 
-def judge_end(rig, idle_fds):
-    """What must hold when all load has gone."""
+def judge_sales(rig, kills):
+    """SQL against what the server says it answered; a row may lack its 201 only after a kill."""
     problems = []
+    rows = sum(int(rig.sql(shard, "SELECT count(*) FROM bookings")[0][0]) for shard in rig.shards)
+    answered, odd = rig.bookings_answered(), rig.odd_seats()
+    print(f"  {rows} bookings in SQL, {answered} x 201, {odd} odd seats")
+    if rows < answered or (rows > answered and not kills):
+        problems.append(f"{rows} bookings in SQL, {answered} x 201")
+    if odd:
+        problems.append(f"{odd} seats whose claim and booking disagree")
+    return problems
+
+
+def judge_end(rig, idle_fds, kills):
+    """What must hold when all load has gone."""
+    problems = judge_sales(rig, kills)
     deadline = time.monotonic() + 20
     while rig.fd_count() > idle_fds + 8 and time.monotonic() < deadline:
         time.sleep(0.5)
     print(f"  {idle_fds} fds before the load, {rig.fd_count()} after")
     if rig.fd_count() > idle_fds + 8:
         problems.append(f"file descriptors leak: {idle_fds} before, {rig.fd_count()} after")
-    odd = rig.odd_seats()
-    if odd:
-        problems.append(f"{odd} seats whose claim and booking disagree")
     if rig.get("/readyz")[0] != 200:
         problems.append("the server is not ready")
     return problems
@@ -230,7 +242,8 @@ def soak(rig, arguments):
     problems = [worker.error for worker in workers if worker.error]
     rig.wait_ready()
     rig.wait_idle()
-    return problems + judge_memory(samples, warm_seconds, arguments) + judge_end(rig, idle_fds)
+    return (problems + judge_memory(samples, warm_seconds, arguments)
+            + judge_end(rig, idle_fds, arguments.kills))
 
 
 def main():

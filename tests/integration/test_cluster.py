@@ -235,7 +235,9 @@ def test_run_and_ctrl_c_leave_no_process():
             run.wait_for("Ctrl-C stops it")
             run.wait_for("dev status")
             seats = re.search(r"127\.0\.0\.1:\d+/events/(\d+)/seats", run.output)
-            booked = cluster.get(f"/events/{seats.group(1)}/seats").json()["seats"]
+            answer = cluster.get(f"/events/{seats.group(1)}/seats")
+            assert answer.status == 200, (answer, cluster.log_tail())
+            booked = answer.json()["seats"]
             assert sum(row.count("x") for row in booked) == 2, booked
             long = [line for line in run.output.splitlines() if len(line) > 80
                     and str(cluster.var) not in line]

@@ -9,6 +9,7 @@ order is checked.
 SPDX-License-Identifier: MIT
 """
 
+import contextlib
 import json
 import os
 import random
@@ -25,7 +26,7 @@ EPOCH = 7
 WORLDS = 24          # fresh tables each
 BATCHES = 12         # in a world
 SEED = int(os.environ.get("SEATGRID_SEED", random.SystemRandom().randrange(1 << 32)))
-HOUR_US = 3600 * 1000000
+RACE_S = 4
 RESET = f"""TRUNCATE events, claims, bookings; DELETE FROM shard_meta;
             INSERT INTO shard_meta (shard, epoch, fenced) VALUES ('alpha', {EPOCH}, false)"""
 
@@ -457,16 +458,18 @@ class Racer(threading.Thread):
             waiting = again
 
     def request(self):
-        """Over one hot event whose seats are soon gone and one with room."""
+        """One hot event is soon sold out; in the other, all racers want the same fresh seats and
+        use the same fresh keys at the same moment."""
         rng = self.rng
-        event = rng.choice((1, 2))
-        rows, cols = (5, 10) if event == 1 else (200, 200)
-        numbers = rng.sample(range(rows * cols), rng.randrange(1, 6))
-        if event == 2 and rng.random() < 0.5:
-            numbers = rng.sample(range(200), 5)
-        return Request(event, [(n // cols + 1, n % cols + 1) for n in numbers],
+        moment = int(1000 * (RACE_S - (self.until - time.monotonic())))  # ms since the start
+        event = rng.choice((1, 2, 2, 2))
+        if event == 1:
+            numbers = rng.sample(range(50), rng.randrange(1, 6))
+        else:
+            numbers = rng.sample(range(8 * moment, 8 * moment + 200), rng.randrange(1, 6))
+        return Request(event, [(n // 200 + 1, n % 200 + 1) for n in numbers],
                        f"u-{rng.randrange(99)}",
-                       f"k-{rng.randrange(400)}" if rng.random() < 0.3 else None,
+                       f"k-{4 * moment + rng.randrange(40)}" if rng.random() < 0.5 else None,
                        rng.choice((1, 2)), str(uuid.UUID(int=rng.getrandbits(128))))
 
 
@@ -500,10 +503,10 @@ def test_racing_batches_never_deadlock(cluster):
     port = cluster.port("alpha-1")
     with Session(port) as session:
         session.run(RESET)
-        for event, rows, cols in ((1, 5, 10), (2, 200, 200)):
+        for event, rows, cols in ((1, 1, 200), (2, 200, 200)):
             session.run(f"INSERT INTO events (event_id, name, starts_at, rows, cols, creation_id)"
                         f" VALUES ({event}, 'e', now(), {rows}, {cols}, gen_random_uuid())")
-        until = time.monotonic() + 4
+        until = time.monotonic() + RACE_S
         racers = [Racer(port, SEED + n, until) for n in range(4)]
         for racer in racers:
             racer.start()
@@ -520,35 +523,74 @@ def test_racing_batches_never_deadlock(cluster):
         assert outcomes["booked"] > 100 and outcomes["seats_taken"] > 100, outcomes
 
 
-SLOW_UPDATES = """CREATE OR REPLACE FUNCTION slow_update() RETURNS trigger LANGUAGE plpgsql AS
-                  $$ BEGIN PERFORM pg_sleep(0.03); RETURN new; END $$;
-                  CREATE TRIGGER slow BEFORE UPDATE ON bookings
-                  FOR EACH ROW EXECUTE FUNCTION slow_update()"""
+@contextlib.contextmanager
+def slow_writes(port, what):
+    """While the block runs each row written to bookings takes 30 ms, so that batches overlap."""
+    with Session(port, user="postgres") as session:
+        session.run(f"""CREATE OR REPLACE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
+                        $$ BEGIN PERFORM pg_sleep(0.03); RETURN new; END $$;
+                        CREATE TRIGGER slow BEFORE {what} ON bookings
+                        FOR EACH ROW EXECUTE FUNCTION slow()""")
+        try:
+            yield
+        finally:
+            session.run("DROP TRIGGER slow ON bookings; DROP FUNCTION slow()")
+
+
+KEYS = [f"k-{n}" for n in range(8)]
+
+
+def meet_in_opposite_order(one, two, seats_of_one, seats_of_two):
+    """Two batches with the same keys at the same time; gives both texts of answers."""
+    for session, seats, keys in ((one, seats_of_one, KEYS), (two, seats_of_two, KEYS[::-1])):
+        batch = [Request(3, [seat], key=key) for seat, key in zip(seats, keys)]
+        plan(batch)
+        session.send(batch_call(batch))
+    return ["".join(session.receive()) for session in (one, two)]  # SqlError: deadlock detected
+
+
+def start_big_world(session):
+    """One event of 100 x 100 seats, number 3."""
+    start_world(session)
+    session.run("INSERT INTO events (event_id, name, starts_at, rows, cols, creation_id)"
+                " VALUES (3, 'e', now(), 100, 100, gen_random_uuid())")
+
+
+def test_new_keys_meet_without_a_deadlock(cluster):
+    """Two batches bring the same new keys in opposite order: each key makes one booking."""
+    port = cluster.port("alpha-1")
+    with Session(port) as one, Session(port) as two:
+        for session in (one, two):
+            session.run(PREPARE)
+        start_big_world(one)
+        with slow_writes(port, "INSERT"):
+            texts = meet_in_opposite_order(one, two, [(1, n + 1) for n in range(8)],
+                                           [(2, n + 1) for n in range(8)])
+        counts = [[text.count(f'"outcome":"{outcome}"') for outcome in ("booked", "replayed")]
+                  for text in texts]
+        assert sorted(counts) == [[0, 8], [8, 0]], texts
+        assert one.value("SELECT count(*) FROM claims") == 8
 
 
 def test_old_keys_are_freed_without_a_deadlock(cluster):
-    """Two batches meet the same old keys in opposite order: each is freed once, none waits."""
+    """Two batches meet the same old keys in opposite order: none waits for the other in a circle.
+    Whoever comes first only frees the keys, and may be so early that the other books."""
     port = cluster.port("alpha-1")
-    keys = [f"k-{n}" for n in range(8)]
-    with Session(port) as one, Session(port, user="postgres") as two:
-        start_world(one)
+    with Session(port) as one, Session(port) as two:
         for session in (one, two):
             session.run(PREPARE)
-        assert all(row["outcome"] == "booked" for row in book(
-            one, [Request(2, [(1, n + 1)], key=key) for n, key in enumerate(keys)]))
+        start_big_world(one)
+        old = [Request(3, [(9, n + 1)], key=key) for n, key in enumerate(KEYS)]
+        assert all(row["outcome"] == "booked" for row in book(one, old))
         one.run("UPDATE bookings SET created_at = created_at - interval '25 hours'")
-        two.run("SET deadlock_timeout = '50ms'; " + SLOW_UPDATES)
-        try:
-            for session, col, order in ((one, 9, keys), (two, 10, keys[::-1])):
-                batch = [Request(2, [(1, col)], key=key) for key in order]
-                plan(batch)
-                session.send(batch_call(batch))
-            for session in (one, two):
-                text = "".join(session.receive())  # SqlError: deadlock detected
-                assert text.count('"outcome":"again"') == len(keys), text
-        finally:
-            one.run("DROP TRIGGER slow ON bookings")
-        assert one.value("SELECT count(*) FROM bookings WHERE idempotency_key IS NOT NULL") == 0
+        with slow_writes(port, "UPDATE"):
+            texts = meet_in_opposite_order(one, two, [(1, n + 1) for n in range(8)],
+                                           [(2, n + 1) for n in range(8)])
+        again, booked = ([text.count(f'"outcome":"{outcome}"') for text in texts]
+                         for outcome in ("again", "booked"))
+        assert max(again) == 8 and sum(again) + sum(booked) == 16, texts
+        assert sum(booked) == one.value("SELECT count(*) FROM bookings"
+                                        " WHERE idempotency_key IS NOT NULL")
 
 
 def test_one_booking_asked_by_two_sessions(cluster):
@@ -569,6 +611,22 @@ def test_one_booking_asked_by_two_sessions(cluster):
             check_sales(one, [(request, {"outcome": "booked"})])
 
 
+def test_a_hold_made_meanwhile_is_respected(cluster):
+    """Between the look and the claim somebody else's hold appears: it is not overwritten."""
+    port = cluster.port("alpha-1")
+    with Session(port) as one, Session(port) as two:
+        two.run(PREPARE)
+        start_world(one)
+        one.run("BEGIN; INSERT INTO claims VALUES (1, gen_random_uuid(), now() + interval '1 hour',"
+                " 5, 'held')")
+        two.send(batch_call([Request(1, [(2, 2), (1, 1)])]))
+        time.sleep(0.1)
+        one.run("COMMIT")
+        assert '"outcome":"again"' in "".join(two.receive())
+        claims = one.rows("SELECT seat_no, state FROM claims")
+        assert claims == [{"seat_no": 5, "state": "held"}], claims
+
+
 def test_a_loser_gives_back_only_its_own(cluster):
     """One seat of three is lost to a session that commits meanwhile: nothing stays claimed."""
     port = cluster.port("alpha-1")
@@ -586,6 +644,27 @@ def test_a_loser_gives_back_only_its_own(cluster):
         assert '"outcome":"again"' in text and '"outcome":"booked"' in text, text
         claims = one.rows("SELECT seat_no FROM claims ORDER BY seat_no")
         assert [row["seat_no"] for row in claims] == [1, 5], claims
+
+
+def test_a_look_finds_what_took_its_seats(cluster):
+    """The same request under the same key commits while booking_look works: that is no conflict."""
+    port = cluster.port("alpha-1")
+    with Session(port) as one, Session(port) as two:
+        two.run(PREPARE)
+        start_world(one)
+        one.run("BEGIN; ALTER FUNCTION booking_replay RENAME TO replay")  # seen by `one` alone
+        one.run("""CREATE FUNCTION booking_replay(e bigint, b uuid, k text, h bigint, OUT outcome
+                   text, OUT booking_id uuid, OUT created_us bigint) LANGUAGE plpgsql AS $$ BEGIN
+                   SELECT * INTO outcome, booking_id, created_us FROM replay(e, b, k, h);
+                   PERFORM pg_sleep(0.4); END $$""")
+        one.send(f"SELECT outcome FROM booking_look({EPOCH}, 1, gen_random_uuid(), 'k', 5, false,"
+                 f" ARRAY[1], ARRAY[1])")
+        time.sleep(0.15)
+        booked = book(two, [Request(1, [(1, 1)], key="k", body=5)])
+        assert booked[0]["outcome"] == "booked", booked
+        outcome = one.receive()
+        assert outcome in (["free"], ["replayed"]), outcome
+        one.run("ROLLBACK")
 
 
 # ---- the fence and the epoch ----------------------------------------------------------------------

@@ -39,8 +39,7 @@
 #define MAX_HEADER 4096
 #define MAX_HEADERS 16
 
-/* --- the server under test, in its own thread --------------------------------------------------
- */
+/* --- the server under test, in its own thread ------------------------------------------------- */
 
 static struct {
     pthread_t thread;
@@ -280,8 +279,7 @@ static bool wait_for_int(_Atomic int *value, int wanted)
     return *value == wanted;
 }
 
-/* --- the client --------------------------------------------------------------------------------
- */
+/* --- the client ------------------------------------------------------------------------------- */
 
 struct client {
     int fd;
@@ -402,8 +400,7 @@ static void expect_refusal(struct client *client, int status, const char *code, 
 
 #define GET(path) "GET " path " HTTP/1.1\r\nHost: t\r\n\r\n"
 
-/* --- requests and answers ----------------------------------------------------------------------
- */
+/* --- requests and answers --------------------------------------------------------------------- */
 
 static void a_request_is_told_whole_and_answered_whole(void **state)
 {
@@ -552,8 +549,7 @@ static void ten_thousand_requests_use_one_connection(void **state)
     stop_edge();
 }
 
-/* --- pipelining --------------------------------------------------------------------------------
- */
+/* --- pipelining ------------------------------------------------------------------------------- */
 
 static void *send_burst(void *arg)
 {
@@ -628,6 +624,16 @@ static void an_answer_from_another_handler_does_not_nest(void **state)
     stop_edge();
 }
 
+/* Time the server's thread was on a processor. */
+static int64_t edge_cpu_us(void)
+{
+    clockid_t clock;
+    struct timespec ts;
+    assert_int_equal(pthread_getcpuclockid(edge.thread, &clock), 0);
+    assert_int_equal(clock_gettime(clock, &ts), 0);
+    return (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
+}
+
 static void input_behind_a_waiting_request_is_bounded(void **state)
 {
     (void)state;
@@ -638,7 +644,7 @@ static void input_behind_a_waiting_request_is_bounded(void **state)
     int small = 65536;
     setsockopt(client.fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof small);
     memset(chunk, 'x', sizeof chunk);
-    send_text(&client, GET("/hold"));
+    send_text(&client, GET("/hold") GET("/next") "GET / HTTP/1.1\r\nX: ");
     assert_true(wait_for_int(&edge.requests, 1));
     for (int idle = 0; idle < 20 && sent < 256 << 20;) {
         ssize_t n = send(client.fd, chunk, sizeof chunk, MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -651,12 +657,21 @@ static void input_behind_a_waiting_request_is_bounded(void **state)
         }
     }
     assert_true(sent < 256 << 20); /* the kernel's buffers are full: nobody reads on */
+    int64_t before_us = edge_cpu_us();
+    usleep(300000);
+    assert_true(edge_cpu_us() - before_us < 100000); /* and nobody spins */
+    struct client other = open_client();
+    send_text(&other, GET("/release"));
+    assert_int_equal(read_answer(&other).status, 200);
+    assert_int_equal(read_answer(&client).status, 200);
+    assert_int_equal(read_answer(&client).status, 200);
+    expect_refusal(&client, 431, "headers_too_large", "larger");
+    close_client(&other);
     close_client(&client);
     stop_edge();
 }
 
-/* --- bodies ------------------------------------------------------------------------------------
- */
+/* --- bodies ----------------------------------------------------------------------------------- */
 
 static void chunked_bodies_arrive_whole(void **state)
 {
@@ -729,8 +744,7 @@ static void a_client_that_waits_for_100_gets_it(void **state)
     stop_edge();
 }
 
-/* --- refusals ----------------------------------------------------------------------------------
- */
+/* --- refusals --------------------------------------------------------------------------------- */
 
 static void what_is_not_http_is_refused_and_says_why(void **state)
 {
@@ -840,7 +854,12 @@ static void a_refused_client_that_goes_on_sending_can_read_why(void **state)
     for (int i = 0; i < 5; i++) {
         struct client client = open_client();
         send_text(&client, "POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 900000\r\n\r\n");
-        send_bytes(&client, body, 900000);
+        if (i % 2) { /* also when the answer is out before the body begins */
+            char byte;
+            assert_int_equal(recv(client.fd, &byte, 1, MSG_PEEK), 1);
+        }
+        for (int chunk = 0; chunk < 900; chunk++)
+            send_bytes(&client, body, 1000);
         expect_refusal(&client, 413, "body_too_large", "Content-Length");
         close_client(&client);
     }
@@ -864,8 +883,7 @@ static void a_refusal_comes_behind_earlier_answers(void **state)
     stop_edge();
 }
 
-/* --- deadlines ---------------------------------------------------------------------------------
- */
+/* --- deadlines -------------------------------------------------------------------------------- */
 
 static void a_trickled_request_in_time_is_served(void **state)
 {
@@ -994,8 +1012,7 @@ static void a_slow_reader_gets_all_of_a_large_answer(void **state)
     stop_edge();
 }
 
-/* --- clients that go, servers that go ----------------------------------------------------------
- */
+/* --- clients that go, servers that go --------------------------------------------------------- */
 
 static void half_a_request_and_the_end_is_told(void **state)
 {

@@ -116,6 +116,7 @@ static void texts_are_refused_with_their_line(void **state)
         {"n = ( 1; );", "; stands where a comma or the closing bracket is missing"},
         {"n = ( , );", ", stands where a value is missing"},
         {"n = { a = 1, };\n\nm = (1,);", "x.cfg:3: syntax: a comma stands before )"},
+        {"n = { a = \"x\" } \"y\";", "a string stands where a ; is missing"},
         {"true = 1;", "a value stands where the name of a setting is missing"},
         {"\n  @include \"y\"\n", "x.cfg:2: syntax: @include is not supported"},
         {"n = {\n a = 1;\n", "x.cfg:1: syntax: the { of this line is never closed"},

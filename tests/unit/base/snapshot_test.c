@@ -146,7 +146,7 @@ static void records_are_used_again(void **state)
     snapshot_domain_free(domain);
 }
 
-/* --- threads -------------------------------------------------------------------------------- */
+/* --- threads ---------------------------------------------------------------------------------- */
 
 struct shared {
     struct snapshot_domain *domain;

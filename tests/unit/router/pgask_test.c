@@ -30,8 +30,7 @@
 #include "base/reap.h"
 #include "router/pgask.h"
 
-/* --- the scripted server -----------------------------------------------------------------------
- */
+/* --- the scripted server ---------------------------------------------------------------------- */
 
 struct server {
     const char *script;
@@ -144,8 +143,7 @@ static void server_join(struct server *server)
     close(server->listen_fd);
 }
 
-/* --- the client --------------------------------------------------------------------------------
- */
+/* --- the client ------------------------------------------------------------------------------- */
 
 struct client {
     struct event_base *base;
@@ -229,8 +227,7 @@ static void client_done(struct client *client)
     event_base_free(client->base);
 }
 
-/* --- the stories -------------------------------------------------------------------------------
- */
+/* --- the stories ------------------------------------------------------------------------------ */
 
 struct story {
     const char *script;

@@ -1,0 +1,434 @@
+/*
+ * A router on three fake servers, for tests that want to see what it does when they misbehave.
+ *
+ *   shard alpha (events 1 to 1000): alpha-1 primary, alpha-2 replica     beta (to 2000): beta-1
+ *
+ * The servers answer bookings and reads as a simple PostgreSQL would, and write down what they were
+ * asked; a test changes their answers, the topology and the map at will.
+ *
+ * SPDX-License-Identifier: MIT
+ */
+#ifndef SG_TESTS_ROUTER_RIG_H
+#define SG_TESTS_ROUTER_RIG_H
+
+#include "tests/unit/router/fake_postgres.h"
+
+#include "base/log.h"
+#include "base/metrics.h"
+#include "base/reap.h"
+#include "base/settings.h"
+#include "base/snapshot.h"
+#include "router/router.h"
+#include "router/topology.h"
+
+#define TICKETS_MAX 4096
+#define ASKED_MAX 65536
+
+enum rig_node { ALPHA_1, ALPHA_2, BETA_1, SPARE, NODES };
+
+static const char *const rig_node_names[NODES] = {"alpha-1", "alpha-2", "beta-1", "alpha-9"};
+
+/* One booking that a server was asked for. */
+struct asked {
+    enum rig_node node;
+    unsigned batch;
+    unsigned label; /* the column of its first seat */
+    bool recheck;
+    bool rival;
+    int64_t epoch;
+};
+
+struct rig;
+
+struct rig_server {
+    struct rig *rig;
+    enum rig_node node;
+    struct fake_postgres *postgres;
+    unsigned batches;
+    unsigned reads;
+    bool knows_nothing; /* reads find no rows */
+    /* What becomes of the next statements; NULL: all is well. True: it has answered itself. */
+    bool (*instead)(struct rig_server *server, struct fake_session *session);
+    /* The outcome for one booking of a batch; NULL: booked. */
+    const char *(*outcome)(struct rig_server *server, const struct asked *asked);
+};
+
+/* One request to the router, and what came back. */
+struct ticket {
+    struct rig *rig;
+    unsigned answers;
+    unsigned order; /* of its answer among all */
+    enum sg_error error;
+    bool replayed;
+    char booking_id[ROUTER_UUID_LEN + 1];
+    struct route route;
+    size_t seat_count;
+    void (*then)(struct ticket *ticket); /* at its answer; NULL: nothing */
+};
+
+struct rig {
+    struct event_base *base;
+    struct reap_list *reap;
+    struct metrics_set *metrics;
+    struct settings settings;
+    struct snapshot_domain *domain;
+    struct snapshot_reader *reader;
+    struct snapshot_reader *publisher;
+    struct snapshot_slot maps;
+    struct snapshot_slot topologies;
+    struct rig_server servers[NODES];
+    struct router *router;
+    unsigned suspects;
+    unsigned answers;
+    unsigned ticket_count;
+    struct ticket tickets[TICKETS_MAX];
+    unsigned asked_count;
+    struct asked asked[ASKED_MAX];
+};
+
+/* --- the servers -------------------------------------------------------------------------------
+ */
+
+static inline void rig_book_batch(struct rig_server *server, struct fake_session *session)
+{
+    struct rig *rig = server->rig;
+    unsigned count = fake_array_len(session, 1);
+    unsigned seat = 0;
+    int len;
+    server->batches++;
+    fake_describe(session, 5);
+    for (unsigned i = 0; i < count; i++) {
+        struct asked *asked = &rig->asked[rig->asked_count];
+        assert_true(rig->asked_count++ < ASKED_MAX);
+        while (fake_u32(fake_array_item(session, 8, seat, 4)) != i + 1)
+            seat++;
+        *asked = (struct asked){.node = server->node,
+                                .batch = server->batches,
+                                .label = fake_u32(fake_array_item(session, 10, seat, 4)),
+                                .recheck = *fake_array_item(session, 6, i, 1),
+                                .rival = *fake_array_item(session, 7, i, 1),
+                                .epoch = fake_u32(fake_param(session, 0, &len) + 4)};
+        const char *outcome = server->outcome ? server->outcome(server, asked) : "booked";
+        char ord[16];
+        snprintf(ord, sizeof(ord), "%u", i + 1);
+        const char *conflicts = strcmp(outcome, "seats_taken") == 0 ? "{1}" : NULL;
+        const char *values[] = {ord, outcome, NULL, "1795219200000000", conflicts};
+        fake_row(session, 5, values);
+    }
+    fake_complete(session, "SELECT");
+}
+
+static inline void rig_event(struct rig_server *server, struct fake_session *session)
+{
+    static const char *const values[] = {"1", "Show", "1795219200000000", "10", "10", "100"};
+    fake_describe(session, 6);
+    if (!server->knows_nothing)
+        fake_row(session, 6, values);
+    fake_complete(session, "SELECT");
+}
+
+static inline void rig_booking(struct rig_server *server, struct fake_session *session)
+{
+    static const char *const values[] = {"10", "u-1", "confirmed", "{0,11}", "1795219200000000"};
+    fake_describe(session, 5);
+    if (!server->knows_nothing)
+        fake_row(session, 5, values);
+    fake_complete(session, "SELECT");
+}
+
+/* A grid of 10 x 10, nothing taken. */
+static inline void rig_seatmap(struct rig_server *server, struct fake_session *session)
+{
+    static const char row[] =
+        "\0\4\0\0\0\4\0\0\0\x0a\0\0\0\4\0\0\0\x0a\xff\xff\xff\xff\xff\xff\xff\xff";
+    fake_describe(session, 4);
+    if (!server->knows_nothing)
+        fake_put(session, 'D', row, sizeof(row) - 1);
+    fake_complete(session, "SELECT");
+}
+
+static inline void rig_create_event(struct fake_session *session)
+{
+    static const char *const values[] = {"created", "17"};
+    fake_describe(session, 2);
+    fake_row(session, 2, values);
+    fake_complete(session, "SELECT 1");
+}
+
+static inline void on_rig_execute(void *arg, struct fake_session *session)
+{
+    struct rig_server *server = arg;
+    const char *statement = session->statement;
+    if (server->instead && server->instead(server, session))
+        return;
+    if (strcmp(statement, "book_batch") == 0) {
+        rig_book_batch(server, session);
+        return;
+    }
+    server->reads++;
+    if (strcmp(statement, "event") == 0 || strcmp(statement, "events") == 0)
+        rig_event(server, session);
+    else if (strcmp(statement, "booking") == 0)
+        rig_booking(server, session);
+    else if (strcmp(statement, "seatmap") == 0)
+        rig_seatmap(server, session);
+    else if (strcmp(statement, "create_event") == 0)
+        rig_create_event(session);
+    else
+        fail_msg("the server was asked for %s", statement);
+}
+
+/* --- map and topology --------------------------------------------------------------------------
+ */
+
+struct rig_map {
+    int64_t version;
+    bool without_beta;
+    bool without_replica;
+    bool alpha_1_at_spare; /* the same node, another address */
+};
+
+static inline void rig_add_node(struct rig *rig, struct dynbuf *text, enum rig_node node,
+                                enum rig_node at)
+{
+    char dsn[256];
+    fake_dsn(rig->servers[at].postgres, dsn, sizeof(dsn));
+    dynbuf_addf(text, "{ name = \"%s\"; dsn = \"%s\"; }", rig_node_names[node], dsn);
+}
+
+static inline void rig_publish_map(struct rig *rig, const struct rig_map *wanted)
+{
+    struct dynbuf text;
+    struct dynbuf errors;
+    struct shardmap *map = NULL;
+    dynbuf_init(&text, 1 << 16);
+    dynbuf_init(&errors, 1 << 16);
+    dynbuf_addf(&text, "map_version = %lld; shards = ( { name = \"alpha\"; nodes = ( ",
+                (long long)wanted->version);
+    rig_add_node(rig, &text, ALPHA_1, wanted->alpha_1_at_spare ? SPARE : ALPHA_1);
+    if (!wanted->without_replica) {
+        dynbuf_adds(&text, ", ");
+        rig_add_node(rig, &text, ALPHA_2, ALPHA_2);
+    }
+    if (!wanted->without_beta) {
+        dynbuf_adds(&text, " ); }, { name = \"beta\"; nodes = ( ");
+        rig_add_node(rig, &text, BETA_1, BETA_1);
+    }
+    dynbuf_addf(&text, " ); } ); ranges = ( { first = 1; last = 1000; shard = \"alpha\"; }%s );",
+                wanted->without_beta ? "" : ", { first = 1001; last = 2000; shard = \"beta\"; }");
+    if (shardmap_parse("map", dynbuf_text(&text), &map, &errors) != SG_OK)
+        fail_msg("%s", dynbuf_text(&errors));
+    snapshot_publish(rig->publisher, &rig->maps, map, shardmap_free);
+    dynbuf_done(&text);
+    dynbuf_done(&errors);
+}
+
+struct rig_topology {
+    const char *alpha_primary; /* NULL: none is up */
+    bool replica_down;
+    bool beta_down;
+    int64_t epoch;
+};
+
+static inline void rig_publish_topology(struct rig *rig, const struct rig_topology *wanted)
+{
+    struct topology *topology = calloc(1, sizeof(*topology) + 3 * sizeof(topology->nodes[0]));
+    topology->node_count = 3;
+    for (int i = 0; i < 3; i++) {
+        struct topology_node *node = &topology->nodes[i];
+        const char *name = rig_node_names[i];
+        bool primary =
+            i == BETA_1 || (wanted->alpha_primary && !strcmp(name, wanted->alpha_primary));
+        *node = (struct topology_node){.up = primary || (i == ALPHA_2 && !wanted->replica_down),
+                                       .role = primary ? NODE_PRIMARY : NODE_REPLICA,
+                                       .timeline = 1,
+                                       .epoch = wanted->epoch ? wanted->epoch : 1,
+                                       .staleness_us = primary ? 0 : 1000,
+                                       .sampled_us = clock_mono_us()};
+        if (i == BETA_1 && wanted->beta_down)
+            node->up = false;
+        snprintf(node->name, sizeof(node->name), "%s", name);
+        snprintf(node->shard, sizeof(node->shard), "%s", i == BETA_1 ? "beta" : "alpha");
+    }
+    snapshot_publish(rig->publisher, &rig->topologies, topology, free);
+}
+
+static const struct rig_map map_as_usual = {.version = 1};
+static const struct rig_topology all_is_well = {.alpha_primary = "alpha-1"};
+
+/* --- requests ----------------------------------------------------------------------------------
+ */
+
+static inline struct ticket *rig_ticket(struct rig *rig)
+{
+    struct ticket *ticket = &rig->tickets[rig->ticket_count];
+    assert_true(rig->ticket_count++ < TICKETS_MAX);
+    *ticket = (struct ticket){.rig = rig};
+    return ticket;
+}
+
+static inline void rig_answered(struct ticket *ticket, enum sg_error error,
+                                const struct route *route)
+{
+    ticket->answers++;
+    ticket->order = ++ticket->rig->answers;
+    ticket->error = error;
+    if (route)
+        ticket->route = *route;
+    if (ticket->then)
+        ticket->then(ticket);
+}
+
+static inline void on_rig_booked(void *arg, const struct book_result *result)
+{
+    struct ticket *ticket = arg;
+    ticket->replayed = result->replayed;
+    ticket->seat_count = result->seat_count;
+    memcpy(ticket->booking_id, result->booking_id, sizeof(ticket->booking_id));
+    rig_answered(ticket, result->error, &result->route);
+}
+
+/* Books seat (1, label), its number among the tickets from 1. */
+static inline struct ticket *rig_book(struct rig *rig, int64_t event_id)
+{
+    struct ticket *ticket = rig_ticket(rig);
+    struct seat seat = {.row = 1, .col = (int32_t)rig->ticket_count};
+    struct book_request request = {
+        .event_id = event_id, .user_id = "u-1", .seats = &seat, .seat_count = 1, .request_id = "r"};
+    assert_int_equal(router_book(rig->router, &request, on_rig_booked, ticket), SG_OK);
+    assert_int_equal(ticket->answers, 0); /* never from inside the call */
+    return ticket;
+}
+
+static inline void on_rig_event(void *arg, const struct route *route, enum sg_error error,
+                                const struct event_info *event)
+{
+    assert_true((error == SG_OK) == (event != NULL));
+    rig_answered(arg, error, route);
+}
+
+static inline struct ticket *rig_get_event(struct rig *rig, int64_t event_id)
+{
+    struct ticket *ticket = rig_ticket(rig);
+    assert_int_equal(router_event_get(rig->router, event_id, on_rig_event, ticket), SG_OK);
+    assert_int_equal(ticket->answers, 0);
+    return ticket;
+}
+
+static inline void rig_wait(struct rig *rig)
+{
+    turn_until(rig->base, rig->answers == rig->ticket_count);
+}
+
+/* Everybody has got one answer. */
+static inline void rig_check_once(const struct rig *rig)
+{
+    for (unsigned i = 0; i < rig->ticket_count; i++)
+        assert_int_equal(rig->tickets[i].answers, 1);
+}
+
+static inline void rig_check_errors(const struct rig *rig, unsigned from, unsigned to,
+                                    enum sg_error error)
+{
+    for (unsigned i = from; i < to; i++)
+        assert_string_equal(sg_error_code(rig->tickets[i].error), sg_error_code(error));
+}
+
+/* Connections to the node. */
+static inline unsigned rig_sessions(const struct rig *rig, enum rig_node node)
+{
+    return fake_session_count(rig->servers[node].postgres);
+}
+
+/* --- life --------------------------------------------------------------------------------------
+ */
+
+static inline void on_rig_suspect(void *arg, const char *node)
+{
+    struct rig *rig = arg;
+    assert_true(node[0] != '\0');
+    rig->suspects++;
+}
+
+static inline int rig_setup(void **state)
+{
+    struct rig *rig = calloc(1, sizeof(*rig));
+    alarm(60); /* a call that blocks never comes back: all of it is this thread */
+    rig->base = event_base_new();
+    rig->reap = reap_list_new(rig->base);
+    rig->metrics = metrics_set_new();
+    rig->domain = snapshot_domain_new();
+    rig->reader = snapshot_reader_new(rig->domain);
+    rig->publisher = snapshot_reader_new(rig->domain);
+    settings_init(&rig->settings);
+    rig->settings.postgres.backoff_min_ms = 2;
+    rig->settings.postgres.backoff_max_ms = 10;
+    rig->settings.reads.connections = 1;
+    rig->settings.reads.deadline_ms = 8000;
+    rig->settings.booking.deadline_ms = 8000;
+    rig->settings.postgres.statement_timeout_ms = 9000;
+    for (int i = 0; i < NODES; i++) {
+        struct rig_server *server = &rig->servers[i];
+        *server = (struct rig_server){.rig = rig, .node = (enum rig_node)i};
+        server->postgres = fake_new(rig->base);
+        server->postgres->on_execute = on_rig_execute;
+        server->postgres->arg = server;
+    }
+    rig_publish_map(rig, &map_as_usual);
+    rig_publish_topology(rig, &all_is_well);
+    *state = rig;
+    return 0;
+}
+
+static inline void rig_start(struct rig *rig)
+{
+    rig->router = router_new(&(struct router_config){.settings = &rig->settings,
+                                                     .base = rig->base,
+                                                     .metrics = rig->metrics,
+                                                     .reap = rig->reap,
+                                                     .reader = rig->reader,
+                                                     .maps = &rig->maps,
+                                                     .topologies = &rig->topologies,
+                                                     .on_suspect = on_rig_suspect,
+                                                     .on_suspect_arg = rig});
+    assert_non_null(rig->router);
+}
+
+/* Started, and every connection made. */
+static inline void rig_start_ready(struct rig *rig)
+{
+    rig_start(rig);
+    turn_until(rig->base, rig_sessions(rig, ALPHA_1) == 2 && rig_sessions(rig, ALPHA_2) == 1 &&
+                              rig_sessions(rig, BETA_1) == 2);
+    turn_for(rig->base, 30);
+}
+
+static inline void rig_stop(struct rig *rig)
+{
+    router_free(rig->router);
+    rig->router = NULL;
+}
+
+static inline int rig_teardown(void **state)
+{
+    struct rig *rig = *state;
+    rig_stop(rig);
+    reap_list_free(rig->reap);
+    for (int i = 0; i < NODES; i++)
+        fake_free(rig->servers[i].postgres);
+    snapshot_slot_done(&rig->maps, shardmap_free);
+    snapshot_slot_done(&rig->topologies, free);
+    snapshot_reader_free(rig->reader);
+    snapshot_poll(rig->publisher);
+    snapshot_reader_free(rig->publisher);
+    snapshot_domain_free(rig->domain);
+    metrics_shutdown();
+    event_base_free(rig->base);
+    free(rig);
+    libevent_global_shutdown();
+    return 0;
+}
+
+#define RIG_TEST(name) cmocka_unit_test_setup_teardown(name, rig_setup, rig_teardown)
+
+#endif
