@@ -141,7 +141,7 @@ static void settle_id(struct http_request *request)
 {
     const char *given = http_request_header(request, "x-request-id");
     size_t len = given ? strlen(given) : 0;
-    if (is_request_id(given, len))
+    if (given && is_request_id(given, len))
         memcpy(request->id, given, len + 1);
     else
         http_request_make_id(request);

@@ -1,7 +1,7 @@
 """The load generators as functions: wrk, loadgen, direct_libpq, and the constants to compare with.
 
-Each returns a dict with at least rate (a second), p50, p95 where known, p99 (ms), and the tool's own
-report under "raw". Nothing here knows of clusters or promises.
+Each returns a dict with at least rate (a second), p50, p95 where known, p99 (ms), and the tool's
+own report under "raw". Nothing here knows of clusters or promises.
 
 SPDX-License-Identifier: MIT
 """
@@ -55,7 +55,7 @@ def wrk(address, path, connections, seconds, threads=1, headers=(), script=(), b
 
 
 def loadgen_command(address, options):
-    """options: loadgen's long options with _ for -; True is a flag, a list repeats, None is left out."""
+    """options: loadgen's, with _ for -; True: a flag, a list: repeated, None: left out."""
     command = [tool("loadgen")]
     for key, value in options.items():
         name = "--" + key.replace("_", "-")

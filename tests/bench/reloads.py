@@ -4,8 +4,8 @@
     two maps in turn ──────> POST /admin/reload, 1,000 times ──┐
     loadgen, 1,000,000 requests, shard of every answer checked ┴─> 0 dropped, 0 misrouted
 
-The two maps cut the ranges of existing events differently (same owner, other borders) and let
-ids without events change hands, so each reload has to ask the shards whether any event would strand.
+The two maps cut the ranges of existing events differently (same owner, other borders) and let ids
+without events change hands, so each reload has to ask the shards whether any event would strand.
 
 SPDX-License-Identifier: MIT
 """
@@ -18,6 +18,7 @@ import load
 from report import median
 
 RANGE = re.compile(r'first\s*=\s*(\d+)L?\s*;\s*last\s*=\s*(\d+)L?\s*;\s*shard\s*=\s*"([^"]+)"')
+CHUNKS = 50             # loadgen runs that the traffic is made of
 TAIL_IDS = 10           # ids of each range behind the existing ones
 
 
@@ -48,7 +49,8 @@ class Maps:
             ranges.append((first, first + TAIL_IDS - 1, shard))
             first += TAIL_IDS
         self.version += 1
-        body = ",\n".join(f'  {{ first = {a}L; last = {b}L; shard = "{s}"; }}' for a, b, s in ranges)
+        body = ",\n".join(f'  {{ first = {a}L; last = {b}L; shard = "{shard}"; }}'
+                          for a, b, shard in ranges)
         text = re.sub(r"map_version\s*=\s*\d+", f"map_version = {self.version}", self.original)
         return re.sub(r"ranges\s*=\s*\(.*?\)\s*;", f"ranges = (\n{body} );", text, count=1,
                       flags=re.DOTALL)
@@ -88,10 +90,11 @@ class Traffic(threading.Thread):
     def run(self):
         first_seat = 1
         try:
-            while self.totals["answers"] < self.wanted or not self.stopping.is_set():
+            while not self.stopping.is_set():
                 result = load.loadgen(self.bench.rig.address, traffic="mixed", read_percent=70,
                                       events=self.events, rows=50, cols=50, first_seat=first_seat,
-                                      connections=64, requests=self.wanted // 10, hold_ms=300_000)
+                                      connections=64, requests=self.wanted // CHUNKS,
+                                      hold_ms=300_000)
                 first_seat += result["raw"]["walked"] // 200 + 2
                 self.add(result["raw"])
         except load.LoadError as error:
@@ -114,23 +117,26 @@ def under_load(bench, maps):
     rig.wait_replicated()
     traffic = Traffic(bench, rig.events_file(events), plan.reload_requests)
     traffic.start()
-    reloads, durations, shown = 0, [], 0
+    deadline = time.monotonic() + plan.reload_seconds
+    durations, shown = [], 0
     while traffic.is_alive():
-        rig.write_map(maps.next(pieces=10 + reloads % 2, total=50, phase=reloads % 2))
-        durations.append(rig.reload()["call"])
-        reloads += 1
-        if reloads >= plan.reloads:
+        share = traffic.totals["answers"] / plan.reload_requests
+        if share >= 1 and len(durations) >= plan.reloads or time.monotonic() > deadline:
             traffic.stopping.set()
-        if traffic.totals["answers"] // (plan.reload_requests // 4) > shown:
-            shown += 1
-            print(f"    ... {traffic.totals['answers']:,} requests, {reloads:,} reloads", flush=True)
-        # As many reloads as requests, in proportion, so that both end together.
-        ahead = reloads / plan.reloads - traffic.totals["answers"] / plan.reload_requests
-        time.sleep(0.05 if ahead > 0.1 else 0.005)
+        if share * 4 >= shown + 1:
+            shown = int(share * 4)
+            print(f"    ... {traffic.totals['answers']:,} requests, {len(durations):,} reloads",
+                  flush=True)
+        if len(durations) >= plan.reloads * (share + 1 / CHUNKS):
+            time.sleep(0.02)    # as many reloads as requests, in proportion
+            continue
+        turn = len(durations) % 2
+        rig.write_map(maps.next(pieces=10 + turn, total=50, phase=turn))
+        durations.append(rig.reload()["call"])
     traffic.join()
     if traffic.error:
         raise traffic.error
-    return finish(bench, traffic, events, reloads, durations)
+    return finish(bench, traffic, events, len(durations), durations)
 
 
 def finish(bench, traffic, events, reloads, durations):

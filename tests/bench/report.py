@@ -141,7 +141,7 @@ class Report:
             return
         print("\nPromises of docs/ARCHITECTURE.md")
         for p in self.promises:
-            word = {True: "reached", False: "NOT REACHED", None: "not measured"}[p["reached"]]
+            word = {True: "reached", False: "NOT REACHED", None: "cannot tell"}[p["reached"]]
             print(f"  {p['promise']}: {p['target']}")
             print(f"      {p['measured']}: {word}", flush=True)
 
@@ -167,7 +167,7 @@ class Report:
                     if m["loadAtStart"] > BUSY_LOAD else ""), ""]
         if self.promises:
             lines += ["| promise | target | measured | |", "|---|---|---|---|"]
-            words = {True: "reached", False: "**not reached**", None: "not measured"}
+            words = {True: "reached", False: "**not reached**", None: "cannot tell"}
             lines += [f"| {p['promise']} | {p['target']} | {p['measured']} | "
                       f"{words[p['reached']]} |" for p in self.promises]
             lines.append("")
@@ -178,7 +178,8 @@ class Report:
     @staticmethod
     def _markdown_section(section):
         lines = [f"### {section['title']}", "",
-                 "| | median | spread | p50 ms | p99 ms | beside |", "|---|---:|---:|---:|---:|---|"]
+                 "| | median | spread | p50 ms | p99 ms | beside |",
+                 "|---|---:|---:|---:|---:|---|"]
         for f in section["figures"]:
             spread = f"±{f['spread'] * 100:.0f} %" if len(f["rounds"]) > 1 else ""
             beside = f.get("baseline", "")

@@ -128,7 +128,8 @@ class Rig:
 
     def dsn(self, node):
         """As the shard map says it."""
-        return re.search(rf'name\s*=\s*"{node}"\s*;\s*dsn\s*=\s*"([^"]+)"', self.read_map()).group(1)
+        entry = rf'name\s*=\s*"{node}"\s*;\s*dsn\s*=\s*"([^"]+)"'
+        return re.search(entry, self.read_map()).group(1)
 
     def primary_dsn(self, shard):
         return self.dsn(f"{shard}-1")

@@ -6,9 +6,9 @@
     a replica, a primary, Redis restarted in turn ────┘    (--kills)
 
 Load runs in short pieces, so that connections come and go all the time. After a warm-up the
-server's resident memory may grow by --growth-percent plus --growth-mb and no more; when the load has
-gone its file descriptors must be back where they were; in the end SQL must find every claim with
-its booking and no seat sold twice. Exit: 0 all held, 1 not, 2 wrong usage.
+server's resident memory may grow by --growth-percent plus --growth-mb and no more; when the load
+has gone its file descriptors must be back where they were; in the end SQL must find every claim
+with its booking and no seat sold twice. Exit: 0 all held, 1 not, 2 wrong usage.
 
 SPDX-License-Identifier: MIT
 """

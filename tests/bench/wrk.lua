@@ -5,8 +5,8 @@
 --   wrk -s wrk.lua URL -- one EVENT ROW COL                   POST /book, always this seat
 --
 -- walk: POST /book where every request has a seat of its own, so that every one is a sale. The n-th
--- request of all threads takes seat FIRST_SEAT + n / events of event n % events. The events file has
--- lines "ID [SHARD]". Answers are not looked at one by one, which would cost more than sending
+-- request of all threads takes seat FIRST_SEAT + n / events of event n % events. The events file
+-- has lines "ID [SHARD]". Answers are not looked at one by one, which would cost more than sending
 -- them: wrk itself counts the statuses above 399.
 --
 -- SPDX-License-Identifier: MIT
@@ -21,8 +21,8 @@ end
 local function booking(event, user, row, col)
     local body = '{"eventId":' .. event .. ',"userId":"u-' .. user .. '","seats":[{"row":' .. row
         .. ',"col":' .. col .. '}]}'
-    return 'POST /book HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: '
-        .. #body .. '\r\n\r\n' .. body
+    return 'POST /book HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n'
+        .. 'Content-Length: ' .. #body .. '\r\n\r\n' .. body
 end
 
 local function walk(events_file, cols, first_seat, threads)

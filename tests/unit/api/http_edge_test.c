@@ -1020,8 +1020,8 @@ static void half_a_request_and_the_end_is_told(void **state)
     static const char *const halves[] = {
         "G", "GET / HTTP/1.1\r\nHost: t\r\n",
         "POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 9\r\n\r\nabc",
-        "POST / HTTP/1.1\r\nHost: t\r\n"
-        "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"};
+        ("POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n"
+         "3\r\nabc\r\n")};
     start_edge(&short_limits);
     for (int i = 0; i < 4; i++) {
         struct client client = open_client();

@@ -396,6 +396,14 @@ static inline void fake_take_messages(struct fake_session *session)
     session->in.len -= at;
 }
 
+/* Hears again, and what came meanwhile. */
+static inline void fake_wake(struct fake_session *session)
+{
+    session->hung = false;
+    fake_take_messages(session);
+    fake_flush(session);
+}
+
 static inline void on_fake_readable(evutil_socket_t fd, short what, void *arg)
 {
     struct fake_session *session = arg;

@@ -231,14 +231,13 @@ static void test_nonsense_answers_nobody_wrongly(void **state)
     rig->settings.booking.deadline_ms = 200;
     rig_start_ready(rig);
     rig->servers[ALPHA_1].instead = talks_nonsense;
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < 2; i++)
         rig_book(rig, 5);
     rig_wait(rig);
     rig_check_once(rig);
     assert_int_equal(rig->tickets[1].error, SG_SEATS_TAKEN); /* the one that it answered */
     assert_int_equal(rig->tickets[1].seat_count, 1);
     assert_int_equal(sg_error_http_status(rig->tickets[0].error), 503);
-    assert_int_equal(sg_error_http_status(rig->tickets[2].error), 503);
 }
 
 /* --- deadlines ---------------------------------------------------------------------------------
@@ -288,9 +287,7 @@ static void test_a_late_answer_is_swallowed(void **state)
     rig_check_errors(rig, 0, 3, SG_OUTCOME_UNKNOWN);
     assert_int_equal(router_in_flight(rig->router), 3);
     rig->servers[ALPHA_1].instead = NULL;
-    fake_put(held_session, 'Z', "I", 1);
-    held_session->hung = false;
-    fake_flush(held_session);
+    fake_wake(held_session);
     turn_until(rig->base, router_in_flight(rig->router) == 0);
     rig_check_once(rig);
 }
@@ -351,12 +348,10 @@ static void test_a_lane_retires_by_itself(void **state)
     turn_for(rig->base, 150);
     assert_int_equal(rig->answers, 0);
     assert_int_equal(rig_sessions(rig, BETA_1), 1); /* its lane's; the read pool is gone */
-    fake_put(held_session, 'Z', "I", 1);
-    fake_flush(held_session);
+    fake_wake(held_session);
     rig_wait(rig);
     rig_check_errors(rig, 0, 1, SG_OK);
     assert_int_equal(rig->tickets[0].route.map_version, 1);
-    held_session->hung = false;
     turn_until(rig->base, rig_sessions(rig, BETA_1) == 0);
 }
 
@@ -529,7 +524,6 @@ int main(void)
         RIG_TEST(test_no_primary_then_one),
         RIG_TEST(test_a_stormy_day),
     };
-    (void)rig_get_event;
     log_setup(LOG_LEVEL_ERROR, false);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -398,8 +398,10 @@ static inline void rig_start(struct rig *rig)
 static inline void rig_start_ready(struct rig *rig)
 {
     rig_start(rig);
-    turn_until(rig->base, rig_sessions(rig, ALPHA_1) == 2 && rig_sessions(rig, ALPHA_2) == 1 &&
-                              rig_sessions(rig, BETA_1) == 2);
+    unsigned reads = (unsigned)rig->settings.reads.connections;
+    turn_until(rig->base, rig_sessions(rig, ALPHA_1) == reads + 1 &&
+                              rig_sessions(rig, ALPHA_2) == reads &&
+                              rig_sessions(rig, BETA_1) == reads + 1);
     turn_for(rig->base, 30);
 }
 
