@@ -189,7 +189,7 @@ soak: ## kills and restarts under load for SOAK_SECONDS, memory watched
 	@+$(LOCKED_MAKE) VARIANT=release build/release/seatgrid build/seatgrid benches
 	@/usr/bin/python3 tests/bench/soak.py --kills --seconds '$(SOAK_SECONDS)'
 
-install: build ## to PREFIX (under DESTDIR): the binary and the example configuration
+install: build ## to PREFIX under DESTDIR: the binary, example configuration
 	install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(PREFIX)/share/seatgrid'
 	install -m 755 build/release/seatgrid '$(DESTDIR)$(PREFIX)/bin/seatgrid'
 	install -m 644 $(wildcard configs/*.cfg) deploy/seatgrid.service '$(DESTDIR)$(PREFIX)/share/seatgrid/'
@@ -238,7 +238,7 @@ $(B)/obj/api/embedded.o: $(wildcard api/*.json api/*.html proto/*.proto)
 
 $(GEN)/%.pb-c.c $(GEN)/%.pb-c.h &: %.proto
 	@mkdir -p $(GEN)
-	@protoc-c --c_out=$(GEN) $<
+	@protoc-c --c_out=$(GEN) $< 2> >(grep -v 'is deprecated' >&2)
 
 # The list of files is a prerequisite by its text, so that a removed migration counts too.
 $(GEN)/migrations.list: FORCE

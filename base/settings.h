@@ -56,6 +56,7 @@ struct settings {
         int64_t deadline_ms; /* from acceptance to answer */
         int64_t connections; /* to a primary, a worker and shard; 0: 1 batched, 16 otherwise */
         int64_t batch_max;   /* bookings in one batch */
+        int64_t gather_us;   /* how long a busy lane lets a batch gather; 0: not at all */
         int64_t queue_max;   /* bookings waiting or in flight, a worker and shard */
         int64_t optimistic_tries;
     } booking;

@@ -105,8 +105,8 @@ static void print_curl_lines(const struct cluster *cluster, long long event)
 
 enum sg_error demo_play(struct cluster *cluster)
 {
-    json_int_t event;
-    char shard[64];
+    json_int_t event = 0;
+    char shard[64] = "";
     enum sg_error error = make_event(cluster, &event, shard);
     if (!error)
         error = make_booking(cluster, event);

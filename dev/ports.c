@@ -64,7 +64,8 @@ static bool holds_socket(const char *pid, unsigned long inode)
     snprintf(wanted, sizeof(wanted), "socket:[%lu]", inode);
     DIR *folder = opendir(path);
     while (folder && !found && (entry = readdir(folder))) {
-        ssize_t len = readlinkat(dirfd(folder), entry->d_name, target, sizeof(target) - 1);
+        snprintf(path, sizeof(path), "/proc/%s/fd/%.20s", pid, entry->d_name);
+        ssize_t len = readlink(path, target, sizeof(target) - 1);
         target[len > 0 ? len : 0] = '\0';
         found = strcmp(target, wanted) == 0;
     }

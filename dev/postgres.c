@@ -331,11 +331,10 @@ static bool read_postmaster(const struct cluster *cluster, const struct server *
         fopen(cluster_path(path, "%s/%s/postmaster.pid", cluster->servers, node->name), "re");
     if (!file)
         return false;
-    for (int i = 0; i < POSTMASTER_LINES; i++) {
-        if (!fgets(line, sizeof(line), file))
-            line[0] = '\0';
+    memset(ret_lines, 0, POSTMASTER_LINES * sizeof(ret_lines[0]));
+    for (int i = 0; i < POSTMASTER_LINES && fgets(line, sizeof(line), file); i++) {
         line[strcspn(line, " \n")] = '\0';
-        snprintf(ret_lines[i], 64, "%.63s", line);
+        snprintf(ret_lines[i], sizeof(ret_lines[i]), "%.63s", line);
     }
     fclose(file);
     return true;

@@ -110,9 +110,8 @@ BEGIN
                                   OFFSET 0) c ON true
         ), looked AS (
             SELECT ord, count(*) AS wanted, max(obstacle) AS obstacle,
-                   array_agg(seat_no ORDER BY idx) AS seat_nos,
-                   array_agg(obstacle ORDER BY idx) AS obstacles
-              FROM seat GROUP BY ord
+                   array_agg(seat_no) AS seat_nos, array_agg(obstacle) AS obstacles
+              FROM (SELECT * FROM seat ORDER BY ord, idx) s GROUP BY ord
         ), claimed AS (   -- claim: in (event, seat) order
             INSERT INTO claims AS c (event_id, seat_no, booking_id, state)
             SELECT s.event_id, s.seat_no, s.booking_id, 'booked'
@@ -232,6 +231,10 @@ CREATE FUNCTION create_event(
     p_cols integer, p_first bigint[], p_last bigint[], p_excluded bigint[],
     OUT outcome text, OUT event_id bigint)
 LANGUAGE plpgsql AS $$
+DECLARE
+    -- In two steps, because a double cannot hold the microseconds of a far year.
+    starts_at timestamptz := to_timestamp(p_starts_us / 1000000)
+                             + p_starts_us % 1000000 * interval '1 microsecond';
 BEGIN
     outcome := write_guard(p_epoch);
     IF outcome <> 'ok' THEN
@@ -255,8 +258,7 @@ BEGIN
         END LOOP;
         IF NOT event_id = ANY (p_excluded) THEN
             INSERT INTO events (event_id, name, starts_at, rows, cols, creation_id)
-            VALUES (event_id, p_name, to_timestamp(p_starts_us / 1000000.0), p_rows, p_cols,
-                    p_creation_id);
+            VALUES (event_id, p_name, starts_at, p_rows, p_cols, p_creation_id);
             RETURN;
         END IF;
     END LOOP;

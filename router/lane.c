@@ -43,8 +43,11 @@ struct lane_slot {
     struct booking_op_list in_flight;
     size_t in_flight_count;
     bool paused;       /* until the next tick */
-    size_t limit;      /* of the next batch */
-    size_t limit_left; /* bookings to go before the limit is lifted again */
+    size_t last_count; /* bookings of the last batch */
+    int64_t idle_since_us;
+    struct event *gather; /* a busy lane lets a batch gather until it fires */
+    size_t limit;         /* of the next batch */
+    size_t limit_left;    /* bookings to go before the limit is lifted again */
 };
 
 struct lane {
@@ -125,6 +128,7 @@ static bool start_batch(struct lane_slot *slot)
     }
     count = batch_plan(items, count, limit, rivals);
     take(slot, count);
+    slot->last_count = count;
     if (!lane_batch_send(slot, rivals, count))
         return false;
     if (slot->limit_left <= count) {
@@ -141,9 +145,26 @@ static bool slot_is_free(const struct lane_slot *slot)
     return slot->in_flight_count == 0 && !slot->paused && slot->conn && pgconn_is_ready(slot->conn);
 }
 
+/* True if the slot is better off waiting for more; its timer then starts it. */
+static bool gather(struct lane_slot *slot)
+{
+    int64_t wait_us = batch_gather_us(slot->queue->count, slot->last_count, slot->limit,
+                                      clock_mono_us() - slot->idle_since_us,
+                                      slot->lane->config->settings->booking.gather_us);
+    if (wait_us <= 0)
+        return false;
+    if (!event_pending(slot->gather, EV_TIMEOUT, NULL)) {
+        struct timeval tv = clock_timeval_us(wait_us);
+        event_add(slot->gather, &tv);
+    }
+    return true;
+}
+
 static void start(struct lane_slot *slot)
 {
     if (!slot_is_free(slot) || slot->queue->count == 0 || slot->lane->closing)
+        return;
+    if (!slot->txn && gather(slot))
         return;
     bool sent;
     if (slot->txn) {
@@ -156,6 +177,14 @@ static void start(struct lane_slot *slot)
         give_back(slot);
         slot->paused = true;
     }
+}
+
+static void on_gathered(evutil_socket_t fd, short what, void *arg)
+{
+    struct lane_slot *slot = arg;
+    (void)fd;
+    (void)what;
+    start(slot);
 }
 
 static void on_flush(evutil_socket_t fd, short what, void *arg)
@@ -404,6 +433,7 @@ void lane_slot_idle(struct lane_slot *slot, bool pause)
 {
     assert(slot->in_flight_count == 0);
     slot->paused = pause;
+    slot->idle_since_us = clock_mono_us();
     if (!pause && slot->queue->count)
         schedule_flush(slot->lane);
 }
@@ -484,8 +514,10 @@ struct lane *lane_new(const struct router_config *config, const char *shard)
         slot->lane = lane;
         slot->queue = &lane->queues[strategy == STRATEGY_BATCHED ? i : 0];
         slot->limit = batch_max(lane);
+        slot->gather = evtimer_new(config->base, on_gathered, slot);
         if (strategy != STRATEGY_BATCHED)
-            ok = (slot->txn = txn_new(slot, strategy)) != NULL;
+            slot->txn = txn_new(slot, strategy);
+        ok = slot->gather && (slot->txn || strategy == STRATEGY_BATCHED);
         lane->slot_count++;
     }
     if (!ok) {
@@ -504,8 +536,11 @@ void lane_free(struct lane *lane)
     lane->closing = true;
     disconnect(lane); /* everything in flight comes back into the queues, asked */
     expire(lane, 0);
-    for (size_t i = 0; i < lane->slot_count; i++)
+    for (size_t i = 0; i < lane->slot_count; i++) {
         txn_free(lane->slots[i].txn);
+        if (lane->slots[i].gather)
+            event_free(lane->slots[i].gather);
+    }
     if (lane->tick)
         event_free(lane->tick);
     if (lane->flush)

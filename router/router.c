@@ -302,16 +302,17 @@ static double capacity(const struct shardmap *map, int shard)
     return ids;
 }
 
-/* The shard with the fewest events among those that have a primary and room; -1 if none has. */
-static int least_loaded(struct router *router, const struct shardmap *map,
-                        const struct topology *topology)
+/* The shard with the fewest events among those that have a primary and room; -1 if none has. Those
+ * in `full` are left out. */
+static int least_loaded(struct router *router, const struct shardmap *map, const bool *full)
 {
+    const struct topology *topology = snapshot_get(router->config.topologies);
     int best = -1;
     int64_t best_load = 0;
     for (size_t i = 0; i < shardmap_shard_count(map); i++) {
         const char *name = shardmap_shard(map, (int)i)->name;
         const struct topology_node *primary = topology ? route_write(topology, name) : NULL;
-        if (!primary)
+        if (!primary || full[i])
             continue;
         int64_t load = primary->event_count + *created_here(router, (int)i);
         if ((double)load >= capacity(map, (int)i))
@@ -324,28 +325,97 @@ static int least_loaded(struct router *router, const struct shardmap *map,
     return best;
 }
 
+static enum sg_error create_on(struct router *router, const struct shardmap *map, int shard,
+                               const struct event_new *event, router_event_fn *fn, void *arg)
+{
+    const struct topology *topology = snapshot_get(router->config.topologies);
+    struct route route;
+    fill_route(map, shard, &route);
+    const struct topology_node *primary = topology ? route_write(topology, route.shard) : NULL;
+    if (!primary)
+        return SG_SHARD_UNAVAILABLE;
+    enum sg_error error = event_creation_start(&router->config, router->calls, &route, map,
+                                               primary->epoch, event, fn, arg);
+    if (error == SG_OK)
+        ++*created_here(router, shard);
+    return error;
+}
+
+/* An event that any shard may take: a full one sends it on to the next. */
+struct placing {
+    struct router *router;
+    struct event_new event;
+    char name[ROUTER_NAME_MAX + 1];
+    router_event_fn *fn;
+    void *arg;
+    uint64_t map_serial; /* what the indexes belong to */
+    int shard;           /* asked now */
+    bool full[];         /* by shard index */
+};
+
+static void on_placed(void *arg, const struct route *route, enum sg_error error,
+                      const struct event_info *event);
+
+/* Inside a read section. SG_MAP_FULL: every shard has said so. */
+static enum sg_error place(struct placing *placing, const struct shardmap *map)
+{
+    bool all_full = true;
+    for (size_t i = 0; i < shardmap_shard_count(map); i++)
+        all_full &= placing->full[i];
+    placing->shard = least_loaded(placing->router, map, placing->full);
+    if (placing->shard < 0)
+        return all_full ? SG_MAP_FULL : SG_SHARD_UNAVAILABLE;
+    return create_on(placing->router, map, placing->shard, &placing->event, on_placed, placing);
+}
+
+static void on_placed(void *arg, const struct route *route, enum sg_error error,
+                      const struct event_info *event)
+{
+    struct placing *placing = arg;
+    struct router *router = placing->router;
+    if (error == SG_MAP_FULL) {
+        const struct shardmap *map = begin(router);
+        placing->full[placing->shard] = true;
+        if (map && router->map_serial == placing->map_serial)
+            error = place(placing, map);
+        end(router);
+        if (error == SG_OK)
+            return;
+    }
+    placing->fn(placing->arg, route, error, event);
+    free(placing);
+}
+
+static enum sg_error place_anywhere(struct router *router, const struct shardmap *map,
+                                    const struct event_new *event, router_event_fn *fn, void *arg)
+{
+    struct placing *placing =
+        calloc(1, sizeof(*placing) + shardmap_shard_count(map) * sizeof(placing->full[0]));
+    if (!placing)
+        return SG_NO_MEMORY;
+    placing->router = router;
+    placing->event = *event;
+    snprintf(placing->name, sizeof(placing->name), "%s", event->name);
+    placing->event.name = placing->name;
+    placing->fn = fn;
+    placing->arg = arg;
+    placing->map_serial = router->map_serial;
+    enum sg_error error = place(placing, map);
+    if (error != SG_OK)
+        free(placing);
+    return error;
+}
+
 enum sg_error router_event_create(struct router *router, const struct event_new *event,
                                   router_event_fn *fn, void *arg)
 {
     const struct shardmap *map = begin(router);
-    const struct topology *topology = snapshot_get(router->config.topologies);
-    enum sg_error error = SG_OK;
-    int shard = -1;
-    if (!map)
-        error = SG_SHARD_UNAVAILABLE;
-    else if (event->shard && (shard = shardmap_shard_by_name(map, event->shard)) < 0)
-        error = SG_UNKNOWN_SHARD;
-    else if (!event->shard && (shard = least_loaded(router, map, topology)) < 0)
-        error = SG_SHARD_UNAVAILABLE;
-    if (error == SG_OK) {
-        struct route route;
-        fill_route(map, shard, &route);
-        const struct topology_node *primary = topology ? route_write(topology, route.shard) : NULL;
-        error = primary ? event_creation_start(&router->config, router->calls, &route, map,
-                                               primary->epoch, event, fn, arg)
-                        : SG_SHARD_UNAVAILABLE;
-        if (error == SG_OK)
-            ++*created_here(router, shard);
+    enum sg_error error = SG_SHARD_UNAVAILABLE;
+    if (map && event->shard) {
+        int shard = shardmap_shard_by_name(map, event->shard);
+        error = shard < 0 ? SG_UNKNOWN_SHARD : create_on(router, map, shard, event, fn, arg);
+    } else if (map) {
+        error = place_anywhere(router, map, event, fn, arg);
     }
     end(router);
     return error;

@@ -39,7 +39,7 @@ struct txn {
     struct lane_slot *slot;
     const enum statement *steps;
     size_t step;
-    bool open; /* between BEGIN and the end */
+    bool open; /* from the sending of BEGIN to the end */
     struct booking_op *op;
     enum txn_end end;          /* once a ROLLBACK is on its way */
     struct book_result result; /* of TXN_ANSWER */
@@ -243,9 +243,6 @@ static bool on_rows(struct txn *txn, enum statement statement, const PGresult *r
         txn->op->asked = true; /* its booking, or its key, is there: look for it */
         lost_race(txn);
         return false;
-    case STATEMENT_BEGIN:
-        txn->open = true;
-        return true;
     default:
         return true;
     }
@@ -304,7 +301,8 @@ static void on_reply(void *arg, const struct pgreply *reply)
 static void on_rolled_back(void *arg, const struct pgreply *reply)
 {
     struct txn *txn = arg;
-    (void)reply; /* a lost connection rolls back as well */
+    if (reply->kind == PGREPLY_ERROR) /* a lost connection rolls back as well, so lose it */
+        lane_slot_suspect(txn->slot, reply->message);
     settle(txn);
 }
 
@@ -317,6 +315,8 @@ static bool send_step(struct txn *txn, enum statement statement)
                 pgconn_send(lane_slot_conn(txn->slot), statement, &params,
                             statement == STATEMENT_ROLLBACK ? on_rolled_back : on_reply, txn);
     params_done(&params);
+    if (sent && statement == STATEMENT_BEGIN)
+        txn->open = true;
     return sent;
 }
 

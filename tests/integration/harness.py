@@ -236,6 +236,8 @@ class Cluster:
         return self
 
     def __exit__(self, kind, *_):
+        if self.var.exists() and not kind:
+            self.dev("down", "--var", str(self.var), check=False)  # leaks are told at the end
         spoken = self.sanitizer_reports()
         self.close()
         if not kind and spoken:

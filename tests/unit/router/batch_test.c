@@ -186,9 +186,36 @@ static void test_halves_end_at_nothing(void **state)
     }
 }
 
+static void test_only_a_busy_lane_gathers_and_never_too_long(void **state)
+{
+    static const struct {
+        size_t waiting;
+        size_t last_count;
+        int64_t idle_us;
+        int64_t expected_us;
+    } cases[] = {
+        {1, 0, 0, 0},              /* the first ever */
+        {1, BATCH_BUSY - 1, 0, 0}, /* a quiet lane */
+        {1, BATCH_BUSY, 0, 500},   /* a busy one that has just become free */
+        {1, BATCH_BUSY, 200, 300}, /* what is left of it */
+        {1, BATCH_BUSY, 500, 0},   /* long enough */
+        {1, BATCH_BUSY, 90000, 0}, /* it was idle for long */
+        {39, 20, 0, 500},          /* not yet twice the last */
+        {40, 20, 0, 0},            /* twice the last */
+        {100, 90, 0, 0},           /* as many as may go */
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+        assert_int_equal(
+            batch_gather_us(cases[i].waiting, cases[i].last_count, 100, cases[i].idle_us, 500),
+            cases[i].expected_us);
+    assert_int_equal(batch_gather_us(1, 100, 100, 0, 0), 0); /* switched off */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_only_a_busy_lane_gathers_and_never_too_long),
         cmocka_unit_test(test_random_items_against_the_model),
         cmocka_unit_test(test_large_batches_against_the_model),
         cmocka_unit_test(test_bounds),
