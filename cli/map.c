@@ -317,7 +317,7 @@ static int find_all(const struct shardmap *map, const struct arguments *argument
     if (arguments->json)
         dynbuf_addf(out, "{\"version\":%lld,\"events\":[", (long long)shardmap_version(map));
     for (int i = 0; i < arguments->word_count; i++) {
-        int64_t event_id;
+        int64_t event_id = 0;
         parse_event(arguments->words[i], &event_id);
         if (shardmap_find(map, event_id) < 0)
             code = 1;

@@ -307,6 +307,7 @@ static void on_reply(void *arg, const struct pgreply *reply)
 /* On the call's pool. False if the connection takes no more just now. */
 static bool send_on(struct call *call, struct pgconn *conn)
 {
+    assert(call->pool);
     if (!conn_has_room(call->pool, conn) ||
         !pgconn_send(conn, call->request.statement, call->request.params, on_reply, call))
         return false;

@@ -5,6 +5,7 @@
  */
 #include "router/reload_ask.h"
 
+#include <assert.h>
 #include <event2/event.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -197,6 +198,7 @@ void reload_asks_free(struct reload_asks *asks)
 {
     if (!asks)
         return;
+    assert(asks->count == 0 || asks->list);
     for (size_t i = 0; i < asks->count; i++)
         pgask_free(asks->list[i].pg);
     for (size_t i = 0; i < asks->losing_count; i++) {

@@ -27,7 +27,7 @@ SEED = int(os.environ.get("SEATGRID_SEED", random.SystemRandom().randrange(1 << 
 STRATEGIES = ("batched", "pessimistic", "optimistic", "naive")
 
 
-# ---- servers --------------------------------------------------------------------------------------
+# ---- servers -------------------------------------------------------------------------------------
 
 
 def use_strategy(cluster, strategy):
@@ -71,7 +71,7 @@ def second_serve(cluster, strategy):
     assert not SANITIZER.search(said), said[-6000:]
 
 
-# ---- a round --------------------------------------------------------------------------------------
+# ---- a round -------------------------------------------------------------------------------------
 
 
 def some_seats(rng):
@@ -201,7 +201,7 @@ def test_naive_fight(cluster):
     strategy_fights(cluster, "naive")
 
 
-# ---- double clicks --------------------------------------------------------------------------------
+# ---- double clicks -------------------------------------------------------------------------------
 
 
 def double_clicks(cluster, ports, rounds=4):
@@ -268,7 +268,7 @@ def test_key_meets_another_body(cluster):
         key_meets_another_body(cluster, [cluster.http_port])
 
 
-# ---- several routers ------------------------------------------------------------------------------
+# ---- several routers -----------------------------------------------------------------------------
 
 
 def test_two_routers_on_the_same_shards(cluster):
@@ -291,7 +291,7 @@ def test_routers_of_different_strategies(cluster):
             double_clicks(cluster, ports, rounds=2)
 
 
-# ---- one seat -------------------------------------------------------------------------------------
+# ---- one seat ------------------------------------------------------------------------------------
 
 
 @short

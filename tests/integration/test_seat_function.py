@@ -31,7 +31,7 @@ RESET = f"""TRUNCATE events, claims, bookings; DELETE FROM shard_meta;
             INSERT INTO shard_meta (shard, epoch, fenced) VALUES ('alpha', {EPOCH}, false)"""
 
 
-# ---- the model ------------------------------------------------------------------------------------
+# ---- the model -----------------------------------------------------------------------------------
 
 
 class Request:
@@ -147,7 +147,7 @@ def plan(batch):
         touched.update(things)
 
 
-# ---- the database ---------------------------------------------------------------------------------
+# ---- the database --------------------------------------------------------------------------------
 
 
 ARRAYS = ("bigint", "uuid", "text", "text", "bigint", "boolean", "boolean", "integer", "integer",
@@ -213,7 +213,7 @@ def difference(database, model):
                      for key in {**database, **model} if database.get(key) != model.get(key))
 
 
-# ---- the property test ----------------------------------------------------------------------------
+# ---- the property test ---------------------------------------------------------------------------
 
 
 GRIDS = {1: (3, 4), 2: (1, 10), 9_000_000_000_000_000_000: (5, 3)}
@@ -372,7 +372,7 @@ def look_once(session, model, request):
     return outcome
 
 
-# ---- single cases ---------------------------------------------------------------------------------
+# ---- single cases --------------------------------------------------------------------------------
 
 
 def test_a_hold_is_free_the_moment_it_is_over(cluster):
@@ -423,7 +423,7 @@ def test_a_large_batch_of_many_seats(cluster):
         assert session.value("SELECT count(DISTINCT seat_no) FROM claims") == 4096
 
 
-# ---- several sessions -----------------------------------------------------------------------------
+# ---- several sessions ----------------------------------------------------------------------------
 
 
 class Racer(threading.Thread):
@@ -593,6 +593,12 @@ def test_old_keys_are_freed_without_a_deadlock(cluster):
                                         " WHERE idempotency_key IS NOT NULL")
 
 
+def wait_blocked(session, count=1):
+    """Until that many sessions wait for a lock."""
+    wait_until(lambda: session.value("SELECT count(*) FROM pg_locks WHERE NOT granted") >= count,
+               10, every=0.01, what="a session to wait for a lock")
+
+
 def test_one_booking_asked_by_two_sessions(cluster):
     """A router asks again while its first, lost question still runs: one booking, told to both."""
     port = cluster.port("alpha-1")
@@ -605,7 +611,7 @@ def test_one_booking_asked_by_two_sessions(cluster):
             one.run("BEGIN")
             assert book(one, [request])[0]["outcome"] == "booked"
             two.send(batch_call([request.again(recheck=True)]))
-            time.sleep(0.1)
+            wait_blocked(one)
             one.run(end)
             assert f'"outcome":"{outcome}"' in "".join(two.receive()), outcome
             check_sales(one, [(request, {"outcome": "booked"})])
@@ -620,7 +626,7 @@ def test_a_hold_made_meanwhile_is_respected(cluster):
         one.run("BEGIN; INSERT INTO claims VALUES (1, gen_random_uuid(), now() + interval '1 hour',"
                 " 5, 'held')")
         two.send(batch_call([Request(1, [(2, 2), (1, 1)])]))
-        time.sleep(0.1)
+        wait_blocked(one)
         one.run("COMMIT")
         assert '"outcome":"again"' in "".join(two.receive())
         claims = one.rows("SELECT seat_no, state FROM claims")
@@ -638,7 +644,7 @@ def test_a_loser_gives_back_only_its_own(cluster):
         one.run("BEGIN")
         assert book(one, [winner])[0]["outcome"] == "booked"
         two.send(batch_call([Request(1, [(3, 3), (2, 2), (1, 1)]), Request(1, [(1, 2)])]))
-        time.sleep(0.1)
+        wait_blocked(one)
         one.run("COMMIT")
         text = "".join(two.receive())
         assert '"outcome":"again"' in text and '"outcome":"booked"' in text, text
@@ -667,7 +673,7 @@ def test_a_look_finds_what_took_its_seats(cluster):
         one.run("ROLLBACK")
 
 
-# ---- the fence and the epoch ----------------------------------------------------------------------
+# ---- the fence and the epoch ---------------------------------------------------------------------
 
 
 def outcomes_of_writes(session, epoch):
@@ -714,11 +720,9 @@ def test_fencing_waits_for_writes_that_were_let_in(cluster):
         writer.run("BEGIN")
         assert book(writer, [Request(1, [(1, 1)])])[0]["outcome"] == "booked"
         fencer.send(fence)
-        wait_until(lambda: writer.value("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
-                                        " AND NOT granted") == 1, 5, what="the fence to wait")
+        wait_blocked(writer)
         late.send(batch_call([Request(1, [(1, 2)])]))
-        time.sleep(0.1)
-        assert late.process.stdout is not None
+        wait_blocked(writer, 2)
         writer.run("COMMIT")
         fencer.receive()
         assert '"outcome":"fenced"' in "".join(late.receive())
@@ -726,7 +730,7 @@ def test_fencing_waits_for_writes_that_were_let_in(cluster):
         assert outcomes_of_writes(writer, EPOCH) == ["fenced"] * 4
 
 
-# ---- events ---------------------------------------------------------------------------------------
+# ---- events --------------------------------------------------------------------------------------
 
 
 def create(session, ranges, excluded=(), creation_id=None, epoch=EPOCH):
