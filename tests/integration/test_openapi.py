@@ -159,7 +159,8 @@ def test_every_operation_exists(cluster):
         for path, methods in by_path.items():
             real = fill(path, UNKNOWN_BOOKING)
             allowed = set(wire.ask("OPTIONS", real).headers["allow"].split(", "))
-            assert allowed - {"OPTIONS"} == methods | ({"HEAD"} if "GET" in methods else set()), path
+            assert allowed - \
+                {"OPTIONS"} == methods | ({"HEAD"} if "GET" in methods else set()), path
             for method in ("GET", "POST", "PUT", "DELETE", "PATCH"):
                 answer = wire.ask(method, real)
                 assert (answer.status == 405) == (method not in methods), (method, path, answer)

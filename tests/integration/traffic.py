@@ -23,7 +23,7 @@ from harness import SLOWDOWN
 SHARDS = ("alpha", "beta")
 # What a client may be told while something is broken; each is a 503.
 BROKEN = {"shard_unavailable", "deadline_exceeded", "outcome_unknown"}
-ROWS, COLS = 50, 50
+ROWS, COLS = 70, 70
 
 
 class Record:
