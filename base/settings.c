@@ -101,7 +101,7 @@ static const struct setting table[] = {
     INT(booking, max_seats, 1, 100, 20, "Seats in one booking."),
     INT(booking, deadline_ms, 10, 600000, 5000,
         "From accepting a booking to its answer: 503 past it."),
-    INT(booking, connections, 0, 1000, 0,
+    INT(booking, connections, 0, 128, 0,
         "To a shard's primary, a worker. 0: 1 for batched, 16 for the other strategies."),
     INT(booking, batch_max, 1, 1024, 256, "Bookings in one batch."),
     INT(booking, gather_us, 0, 100000, 1000,

@@ -247,14 +247,6 @@ static void observe(struct pool *pool, enum statement statement, bool ok, int64_
     metrics_observe_us(*series, duration_us);
 }
 
-/* A server that goes down, is read-only, recovers or cancels for recovery: ask elsewhere, or again.
- */
-static bool may_ask_again(const char *sqlstate)
-{
-    return strncmp(sqlstate, "57P", 3) == 0 || strcmp(sqlstate, "25006") == 0 ||
-           strncmp(sqlstate, "40", 2) == 0 || strncmp(sqlstate, "53", 2) == 0;
-}
-
 /* What a call is told that will get no answer. */
 static enum sg_error missed(const struct call *call)
 {
@@ -291,7 +283,7 @@ static void on_reply(void *arg, const struct pgreply *reply)
         observe(pool, call->request.statement, reply->kind == PGREPLY_ROWS, reply->duration_us);
 
     bool again = reply->kind == PGREPLY_LOST ||
-                 (reply->kind == PGREPLY_ERROR && may_ask_again(reply->sqlstate));
+                 (reply->kind == PGREPLY_ERROR && pgconn_error_is_passing(reply->sqlstate));
     if (again && calls->config->on_suspect && !calls->closing)
         calls->config->on_suspect(calls->config->on_suspect_arg, pool->node);
     if (!call->answered && again && !calls->closing) {

@@ -476,12 +476,6 @@ bool lane_outcome(const char *outcome, enum sg_error *ret_error)
     return false;
 }
 
-bool lane_error_is_passing(const char *sqlstate)
-{
-    return strncmp(sqlstate, "57P", 3) == 0 || strcmp(sqlstate, "25006") == 0 ||
-           strncmp(sqlstate, "53", 2) == 0 || strncmp(sqlstate, "40", 2) == 0;
-}
-
 /* --- public ----------------------------------------------------------------------------------- */
 
 static size_t slots_wanted(const struct settings *settings)

@@ -91,7 +91,5 @@ void lane_slot_failed(struct lane_slot *slot, size_t batch_size);
 
 /* Maps the database's word to an error; false if it is no outcome of a booking. */
 bool lane_outcome(const char *outcome, enum sg_error *ret_error);
-/* True if the server goes down, is read-only or out of resources: the booking goes again later. */
-bool lane_error_is_passing(const char *sqlstate);
 
 #endif

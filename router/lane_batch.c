@@ -181,7 +181,7 @@ static void on_error(struct lane_slot *slot, const struct pgreply *reply)
                                 .event_id = op->event_id,
                                 .shard = lane_shard(lane),
                                 .node = pgconn_node(lane_slot_conn(slot))};
-    if (lane_error_is_passing(reply->sqlstate)) {
+    if (pgconn_error_is_passing(reply->sqlstate)) {
         all_again(slot, false);
         if (strncmp(reply->sqlstate, "40", 2) != 0)
             lane_slot_suspect(slot, reply->message);

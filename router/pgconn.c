@@ -337,6 +337,12 @@ static void keep_result(struct expectation *expected, PGresult *result)
     expected->result = result;
 }
 
+/* DDL took the prepared statement's ground away, or somebody deallocated it. */
+static bool wants_preparing(const char *sqlstate)
+{
+    return strcmp(sqlstate, "26000") == 0 || strcmp(sqlstate, "0A000") == 0;
+}
+
 static void deliver(struct pgconn *conn, const struct expectation *done)
 {
     struct pgreply reply = {.kind = PGREPLY_ROWS,
@@ -348,6 +354,9 @@ static void deliver(struct pgconn *conn, const struct expectation *done)
         reply.kind = PGREPLY_ERROR;
         snprintf(reply.sqlstate, sizeof(reply.sqlstate), "%s", sqlstate ? sqlstate : "XX000");
         reply.message = message ? message : PQresultErrorMessage(done->result);
+        if (wants_preparing(reply.sqlstate) && !conn->pending_reset[0])
+            snprintf(conn->pending_reset, sizeof(conn->pending_reset),
+                     "the statements are to be prepared anew: %s", reply.message);
     }
     if (done->fn)
         done->fn(done->arg, &reply);
@@ -459,6 +468,13 @@ void pgconn_free(struct pgconn *conn)
         deliver_lost(conn, "the connection is no longer wanted");
     }
     reap(conn->config.reap, conn, destroy);
+}
+
+bool pgconn_error_is_passing(const char *sqlstate)
+{
+    return strncmp(sqlstate, "57P", 3) == 0 || strcmp(sqlstate, "25006") == 0 ||
+           strncmp(sqlstate, "53", 2) == 0 || strncmp(sqlstate, "40", 2) == 0 ||
+           wants_preparing(sqlstate);
 }
 
 bool pgconn_is_ready(const struct pgconn *conn)

@@ -81,6 +81,11 @@ struct pgconn *pgconn_new(const struct pgconn_config *config);
  * the configuration follows. */
 void pgconn_free(struct pgconn *conn);
 
+/* True for a server's error that says nothing about the statement: it goes down, is read-only,
+ * recovers, is out of resources, gave up a deadlock, or wants the statement prepared anew (the
+ * connection then resets itself). The same may be asked again, here or elsewhere. */
+bool pgconn_error_is_passing(const char *sqlstate);
+
 bool pgconn_is_ready(const struct pgconn *conn);
 size_t pgconn_in_flight(const struct pgconn *conn);
 const char *pgconn_node(const struct pgconn *conn);

@@ -257,7 +257,7 @@ static void on_error(struct txn *txn, const struct pgreply *reply)
                                 .node = pgconn_node(lane_slot_conn(txn->slot))};
     if (strncmp(reply->sqlstate, "40", 2) == 0) {
         lost_race(txn);
-    } else if (lane_error_is_passing(reply->sqlstate)) {
+    } else if (pgconn_error_is_passing(reply->sqlstate)) {
         lane_slot_suspect(txn->slot, reply->message);
         finish(txn, TXN_AGAIN_LATER);
     } else {

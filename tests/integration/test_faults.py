@@ -316,6 +316,21 @@ def test_sigterm_drains(cluster):
 
 
 @timeout(60)
+def test_a_changed_column_is_prepared_anew(cluster):
+    """DDL under a prepared statement costs its connection, not the answer."""
+    made = cluster.post("/events", {"name": "DDL", "startsAt": "2027-06-01T19:00:00Z",
+                                    "rows": 2, "cols": 2, "shard": "alpha"})
+    assert made.status == 201, made.body
+    path = "/events/%d" % made.json()["id"]
+    for type_name in ("varchar(300)", "text"):
+        assert cluster.get(path).status == 200
+        cluster.sql("alpha-1", "ALTER TABLE events ALTER name TYPE %s" % type_name)
+        for _ in range(20):
+            answer = cluster.get(path)
+            assert answer.status == 200, answer.body
+
+
+@timeout(60)
 def test_sigint_without_load(cluster):
     """Ctrl-C on a quiet server is the end at once."""
     cluster.wait_ready()

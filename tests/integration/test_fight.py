@@ -184,6 +184,8 @@ def strategy_fights(cluster, strategy, rounds=4):
 def test_batched_fight(cluster):
     """Batches, three workers."""
     strategy_fights(cluster, "batched", rounds=6)
+    assert cluster.metric("seatgrid_batches_total", outcome="ok") > 10
+    assert cluster.metric("seatgrid_batches_total", outcome="error") == 0, "a batch went in halves"
 
 
 def test_pessimistic_fight(cluster):
