@@ -350,7 +350,9 @@ static void on_reply(void *arg, const struct call_reply *reply)
 
     STAILQ_HEAD(, waiter) waiters = STAILQ_HEAD_INITIALIZER(waiters);
     STAILQ_CONCAT(&waiters, &entry->waiters);
-    struct route route = aged(reply->route, entry->asked_us, now_us);
+    /* who joined a flight came after the question; who asked for itself did not */
+    struct route route =
+        entry->shared ? aged(reply->route, entry->asked_us, now_us) : *reply->route;
     entry->in_flight = false;
     if (seatmap && entry->shared && seatmaps->config->settings->reads.seatmap_recent_ms > 0)
         keep_recent(entry, seatmap, reply->route);

@@ -316,6 +316,32 @@ def test_sigterm_drains(cluster):
 
 
 @timeout(60)
+def test_reads_outlive_a_primary(cluster):
+    """Whoever sets no bound is served by the replica and told its age; a bound is kept."""
+    made = cluster.post("/events", {"name": "Outlives", "startsAt": "2027-06-01T19:00:00Z",
+                                    "rows": 2, "cols": 2, "shard": "alpha"})
+    assert made.status == 201, made.body
+    path = "/events/%d/seats" % made.json()["id"]
+    strict = {"SeatGrid-Max-Staleness": "1500ms"}
+    wait_until(lambda: cluster.get(path, strict).status == 200, what="the replica to have the event")
+    cluster.crash("alpha-1")
+    try:
+        def age_ms():
+            answer = cluster.get(path)
+            assert answer.status in (200, 503), answer
+            told = answer.headers.get("SeatGrid-Staleness")
+            return int(told.removesuffix("ms")) if answer.status == 200 and told else 0
+        wait_until(lambda: age_ms() > 2000, what="the replica's age to be told")
+        for _ in range(10):
+            assert cluster.get(path).status == 200
+            refused = cluster.get(path, strict)
+            assert (refused.status, refused.code) == (503, "shard_unavailable"), refused
+    finally:
+        cluster.start("alpha-1")
+    wait_until(lambda: cluster.get(path, strict).status == 200, what="fresh reads again")
+
+
+@timeout(60)
 def test_a_changed_column_is_prepared_anew(cluster):
     """DDL under a prepared statement costs its connection, not the answer."""
     made = cluster.post("/events", {"name": "DDL", "startsAt": "2027-06-01T19:00:00Z",
