@@ -77,10 +77,10 @@ size_t batch_plan(const struct batch_item *items, size_t count, size_t max, bool
     return taken;
 }
 
-int64_t batch_gather_us(size_t waiting, size_t last_count, size_t max, int64_t idle_us,
+int64_t batch_gather_us(size_t waiting, size_t population, size_t max, int64_t idle_us,
                         int64_t gather_us)
 {
-    if (last_count < BATCH_BUSY || waiting >= 2 * last_count || waiting >= max)
+    if (population < BATCH_BUSY || 4 * waiting >= 3 * population || waiting >= max)
         return 0;
     return idle_us < gather_us ? gather_us - idle_us : 0;
 }

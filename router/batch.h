@@ -33,13 +33,13 @@ struct batch_item {
 size_t batch_plan(const struct batch_item *items, size_t count, size_t max, bool *ret_rival);
 
 /* How much longer a free lane lets bookings gather before it sends `waiting` of them, in
- * microseconds; 0: now. A quiet lane (its last batch was smaller than BATCH_BUSY) never waits. On a
- * busy one what each transaction costs whatever its size is shared by more: it waits until
- * gather_us have passed since it became free (idle_us ago), or twice the last batch has gathered.
- */
-int64_t batch_gather_us(size_t waiting, size_t last_count, size_t max, int64_t idle_us,
+ * microseconds; 0: now. `population` is how many were under way when it became free, idle_us ago:
+ * those it had just answered and those that waited already. A lane with few (under BATCH_BUSY)
+ * never waits. On a busy one what each transaction costs whatever its size is shared by more: it
+ * waits until three quarters of them are (again) there, at most gather_us. */
+int64_t batch_gather_us(size_t waiting, size_t population, size_t max, int64_t idle_us,
                         int64_t gather_us);
-#define BATCH_BUSY 8
+#define BATCH_BUSY 16
 
 /* After a batch failed as a whole: how many of its `count` bookings go in the next try, so that one
  * poisonous booking cannot fail its neighbours. 0: it was alone, and is itself the reason. */

@@ -43,7 +43,8 @@ struct lane_slot {
     struct booking_op_list in_flight;
     size_t in_flight_count;
     bool paused;       /* until the next tick */
-    size_t last_count; /* bookings of the last batch */
+    size_t answered;   /* of the last batch */
+    size_t population; /* answered and waiting when the slot became free */
     int64_t idle_since_us;
     struct event *gather; /* a busy lane lets a batch gather until it fires */
     size_t limit;         /* of the next batch */
@@ -128,7 +129,7 @@ static bool start_batch(struct lane_slot *slot)
     }
     count = batch_plan(items, count, limit, rivals);
     take(slot, count);
-    slot->last_count = count;
+    slot->answered = 0;
     if (!lane_batch_send(slot, rivals, count))
         return false;
     if (slot->limit_left <= count) {
@@ -148,7 +149,7 @@ static bool slot_is_free(const struct lane_slot *slot)
 /* True if the slot is better off waiting for more; its timer then starts it. */
 static bool gather(struct lane_slot *slot)
 {
-    int64_t wait_us = batch_gather_us(slot->queue->count, slot->last_count, slot->limit,
+    int64_t wait_us = batch_gather_us(slot->queue->count, slot->population, slot->limit,
                                       clock_mono_us() - slot->idle_since_us,
                                       slot->lane->config->settings->booking.gather_us);
     if (wait_us <= 0)
@@ -412,6 +413,7 @@ void lane_finish(struct lane_slot *slot, struct booking_op *op, struct book_resu
 {
     struct lane *lane = slot->lane;
     land(slot, op);
+    slot->answered++;
     if (!op->answered)
         answer(lane, op, result);
     op_free(lane, op);
@@ -434,6 +436,7 @@ void lane_slot_idle(struct lane_slot *slot, bool pause)
     assert(slot->in_flight_count == 0);
     slot->paused = pause;
     slot->idle_since_us = clock_mono_us();
+    slot->population = slot->answered + slot->queue->count;
     if (!pause && slot->queue->count)
         schedule_flush(slot->lane);
 }

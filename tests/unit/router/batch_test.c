@@ -190,7 +190,7 @@ static void test_only_a_busy_lane_gathers_and_never_too_long(void **state)
 {
     static const struct {
         size_t waiting;
-        size_t last_count;
+        size_t population;
         int64_t idle_us;
         int64_t expected_us;
     } cases[] = {
@@ -200,14 +200,14 @@ static void test_only_a_busy_lane_gathers_and_never_too_long(void **state)
         {1, BATCH_BUSY, 200, 300}, /* what is left of it */
         {1, BATCH_BUSY, 500, 0},   /* long enough */
         {1, BATCH_BUSY, 90000, 0}, /* it was idle for long */
-        {39, 20, 0, 500},          /* not yet twice the last */
-        {40, 20, 0, 0},            /* twice the last */
-        {100, 90, 0, 0},           /* as many as may go */
+        {14, 20, 0, 500},          /* under three quarters */
+        {15, 20, 0, 0},            /* three quarters are there */
+        {100, 900, 0, 0},          /* as many as may go */
     };
     (void)state;
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
         assert_int_equal(
-            batch_gather_us(cases[i].waiting, cases[i].last_count, 100, cases[i].idle_us, 500),
+            batch_gather_us(cases[i].waiting, cases[i].population, 100, cases[i].idle_us, 500),
             cases[i].expected_us);
     assert_int_equal(batch_gather_us(1, 100, 100, 0, 0), 0); /* switched off */
 }
