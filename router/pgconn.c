@@ -156,13 +156,9 @@ static void ignore_notice(void *arg, const char *message)
 static void start_connect(struct pgconn *conn)
 {
     bool write = conn->config.use == PGCONN_WRITE;
-    /* Plans are made once and kept: every statement is a handful of index look-ups, and a plan made
-     * while a table was empty must not become a sequential scan when it has grown. */
     const char *keys[] = {"dbname", "application_name", "options", "target_session_attrs", NULL};
     const char *values[] = {conn->dsn, write ? "seatgrid-write" : "seatgrid-read",
-                            "-c plan_cache_mode=force_generic_plan -c jit=off"
-                            " -c enable_seqscan=off -c client_min_messages=error",
-                            write ? "read-write" : "any", NULL};
+                            STATEMENT_SESSION_OPTIONS, write ? "read-write" : "any", NULL};
     conn->pg = PQconnectStartParams(keys, values, 1);
     set_state(conn, PGCONN_CONNECTING);
     set_timer_us(conn, conn->config.settings->postgres.connect_timeout_ms * 1000);

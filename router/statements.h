@@ -28,6 +28,12 @@ enum statement {
     STATEMENT_COUNT
 };
 
+/* Of every session. Plans are made once and kept: every statement is a handful of index look-ups,
+ * and a plan made while a table was empty must not become a sequential scan when it has grown. */
+#define STATEMENT_SESSION_OPTIONS                                                                  \
+    "-c plan_cache_mode=force_generic_plan -c jit=off -c enable_seqscan=off"                       \
+    " -c client_min_messages=error"
+
 struct statement_info {
     const char *name; /* in pg_prepared_statements, logs and metrics */
     const char *sql;

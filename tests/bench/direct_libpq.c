@@ -161,7 +161,10 @@ static enum statement direct_statement(const struct compare *compare)
 static void open_direct(struct compare *compare)
 {
     const struct statement_info *info = statement_info(direct_statement(compare));
-    compare->connection = PQconnectdb(compare->dsn);
+    /* the session as the router has it, so that only the router is between the two */
+    const char *keys[] = {"dbname", "options", NULL};
+    const char *values[] = {compare->dsn, STATEMENT_SESSION_OPTIONS, NULL};
+    compare->connection = PQconnectdbParams(keys, values, 1);
     if (PQstatus(compare->connection) != CONNECTION_OK)
         die("%s", PQerrorMessage(compare->connection));
     PGresult *result = PQexec(compare->connection, "SELECT epoch FROM shard_meta");
