@@ -23,10 +23,10 @@
 #include "base/mailbox.h"
 #include "base/metrics.h"
 #include "base/reap.h"
+#include "base/redisconn.h"
 #include "base/settings.h"
 #include "base/snapshot.h"
 #include "router/health.h"
-#include "router/redis.h"
 #include "router/reload.h"
 #include "router/topology.h"
 #include "shardmap/shardmap.h"
@@ -47,7 +47,7 @@ struct server {
     struct snapshot_slot maps;
     struct snapshot_slot topologies;
     struct health *health;
-    struct redis *redis;
+    struct redisconn *redis; /* for the gauge and the log alone */
     struct reload *reload;
     struct admin *admin;
     struct http_server *admin_http;
@@ -157,10 +157,12 @@ static bool build_control(struct server *server)
     if (!server->health || !server->reload)
         return false;
     if (server->settings->redis.address[0])
-        server->redis =
-            redis_new(&(struct redis_config){.base = server->base,
-                                             .metrics = server->metrics,
-                                             .address = server->settings->redis.address});
+        server->redis = redisconn_new(&(struct redisconn_config){.base = server->base,
+                                                                 .reap = server->reap,
+                                                                 .metrics = server->metrics,
+                                                                 .settings = server->settings,
+                                                                 .name = "server",
+                                                                 .in_flight_max = 16});
     server->admin = admin_new(&(struct admin_config){.settings = server->settings,
                                                      .reader = server->publisher,
                                                      .maps = &server->maps,
@@ -266,8 +268,7 @@ static void tear_down(struct server *server)
     if (server->admin_http)
         http_server_free(server->admin_http);
     admin_free(server->admin);
-    if (server->redis)
-        redis_free(server->redis);
+    redisconn_free(server->redis);
     if (server->health)
         health_free(server->health);
     for (int i = 0; i < 3; i++) {

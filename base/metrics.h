@@ -56,6 +56,43 @@ struct metrics_series;
     X(METRIC_PROBE_DURATION, HISTOGRAM, "seatgrid_probe_duration_seconds",                         \
       "Health probe round trip.", "node")                                                          \
     X(METRIC_REDIS_UP, GAUGE, "seatgrid_redis_up", "1 if Redis answers.", "node")                  \
+    X(METRIC_REDIS_READS, COUNTER, "seatgrid_redis_reads_total",                                   \
+      "Reads that could be served by Redis, by who served them: redis, postgres, and why not.",    \
+      "what", "source")                                                                            \
+    X(METRIC_LIVE_STREAMS, GAUGE, "seatgrid_live_streams", "Open event streams.", "listener")      \
+    X(METRIC_LIVE_DROPPED, COUNTER, "seatgrid_live_dropped_total",                                 \
+      "Event streams closed by the server, by reason.", "reason")                                  \
+    X(METRIC_CDC_STATE, GAUGE, "seatgrid_cdc_state",                                               \
+      "1 for the state that the shard's consumer is in.", "shard", "state")                        \
+    X(METRIC_CDC_LSN, GAUGE, "seatgrid_cdc_lsn_bytes",                                             \
+      "LSN of the stream: received, applied (in Redis), confirmed (to the slot).", "shard",        \
+      "kind")                                                                                      \
+    X(METRIC_CDC_LAG_BYTES, GAUGE, "seatgrid_cdc_lag_bytes",                                       \
+      "WAL written by the primary and not yet applied.", "shard")                                  \
+    X(METRIC_CDC_LAG_MS, GAUGE, "seatgrid_cdc_lag_ms",                                             \
+      "Age of the oldest commit that is known and not applied; 0 when there is none.", "shard")    \
+    X(METRIC_CDC_WAL_KEPT, GAUGE, "seatgrid_cdc_wal_kept_bytes",                                   \
+      "WAL that PostgreSQL keeps for the slot.", "shard")                                          \
+    X(METRIC_CDC_WAL_ALARM, GAUGE, "seatgrid_cdc_wal_over_budget",                                 \
+      "1 while the slot keeps more than cdc.wal_budget_bytes.", "shard")                           \
+    X(METRIC_CDC_CHANGES, COUNTER, "seatgrid_cdc_changes_total",                                   \
+      "Row changes received, by table; unknown for tables that are not projected.", "shard",       \
+      "table")                                                                                     \
+    X(METRIC_CDC_COMMITS, COUNTER, "seatgrid_cdc_commits_total", "Transactions applied.", "shard") \
+    X(METRIC_CDC_LATENCY, HISTOGRAM, "seatgrid_cdc_latency_seconds",                               \
+      "From a commit (the server's clock) to its acknowledgement by Redis.", "shard")              \
+    X(METRIC_CDC_BATCHES, COUNTER, "seatgrid_cdc_batches_total",                                   \
+      "Batches written to Redis, by outcome.", "shard", "outcome")                                 \
+    X(METRIC_CDC_REPAIRS, COUNTER, "seatgrid_cdc_repairs_total",                                   \
+      "Repairs begun: resume, reseed, heal; by reason.", "shard", "how", "reason")                 \
+    X(METRIC_CDC_REFUSED, COUNTER, "seatgrid_cdc_refused_total",                                   \
+      "Writes that Redis refused because another consumer has taken over.", "shard")               \
+    X(METRIC_CDC_DRIFT, GAUGE, "seatgrid_cdc_drift",                                               \
+      "Keys that differed from PostgreSQL in the last comparison of each.", "shard", "what")       \
+    X(METRIC_CDC_RECONCILED, COUNTER, "seatgrid_cdc_reconciled_total",                             \
+      "Keys compared with PostgreSQL at one LSN.", "shard", "what")                                \
+    X(METRIC_CDC_HEALED, COUNTER, "seatgrid_cdc_healed_total", "Keys put right by reconcile.",     \
+      "shard", "what")                                                                             \
     X(METRIC_RELOADS, COUNTER, "seatgrid_reloads_total", "Shard-map reloads, by outcome.",         \
       "outcome")                                                                                   \
     X(METRIC_RELOAD_DURATION, HISTOGRAM, "seatgrid_reload_duration_seconds",                       \

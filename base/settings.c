@@ -18,10 +18,10 @@
 
 enum setting_type {
     SETTING_INT,
-    SETTING_PATH,     /* a file; relative to the settings file */
-    SETTING_ADDRESS,  /* host:port or [v6]:port */
-    SETTING_CHOICE,   /* one of `choices`, kept as text */
-    SETTING_STRATEGY, /* enum booking_strategy */
+    SETTING_PATH,    /* a file; relative to the settings file */
+    SETTING_ADDRESS, /* host:port or [v6]:port */
+    SETTING_CHOICE,  /* one of `choices`, kept as text */
+    SETTING_ENUM,    /* one of `choices`, kept as its place among them in an enum */
 };
 
 struct setting {
@@ -32,7 +32,7 @@ struct setting {
     size_t size; /* bytes of a text with its NUL */
     int64_t min;
     int64_t max;
-    int64_t standard; /* default of a number or strategy */
+    int64_t standard; /* default of a number or an enum */
     const char *text; /* default of a text; "" also means that it may be empty */
     const char *const *choices;
     const char *help; /* lines without a final newline */
@@ -45,6 +45,12 @@ static const char *const strategies[] = {
     [STRATEGY_PESSIMISTIC] = "pessimistic",
     [STRATEGY_OPTIMISTIC] = "optimistic",
     [STRATEGY_NAIVE] = "naive",
+    NULL,
+};
+
+static const char *const streamings[] = {
+    [CDC_STREAMING_OFF] = "off",
+    [CDC_STREAMING_ON] = "on",
     NULL,
 };
 
@@ -94,7 +100,7 @@ static const struct setting table[] = {
     TEXT(admin, listen, SETTING_ADDRESS, "127.0.0.1:8081", NULL,
         "Address of the admin listener, host:port. It knows no users: keep it private."),
 
-    TEXT(booking, strategy, SETTING_STRATEGY, NULL, strategies,
+    TEXT(booking, strategy, SETTING_ENUM, NULL, strategies,
         "How a booking is made. batched: many requests in one statement.\n"
         "The others are for comparison: pessimistic locks before it reads, optimistic checks a\n"
         "version when it writes, naive is one transaction of separate statements."),
@@ -119,6 +125,8 @@ static const struct setting table[] = {
     INT(reads, queue_max, 1, 10000000, 10000, "Reads waiting, a worker and node: 503 past it."),
     INT(reads, max_staleness_ms, 0, 3600000, 1000,
         "A replica that is further behind is not read from, unless the reader sets another bound."),
+    INT(reads, partial_timeout_ms, 10, 600000, 250,
+        "\"My tickets\" waits no longer for a shard: the answer comes without it and names it."),
     INT(reads, seatmap_recent_ms, 0, 60000, 20,
         "A seat map this young is served again without asking. 0: never."),
     INT(reads, seatmap_recent_bytes, 0, 17179869184, 33554432, "Memory kept for that, a worker."),
@@ -139,8 +147,73 @@ static const struct setting table[] = {
         "How long a reload waits for the shards to say which events a new map would strand."),
 
     TEXT(redis, address, SETTING_ADDRESS, "", NULL, "Address of Redis, host:port. Empty: none."),
+    INT(redis, connect_timeout_ms, 10, 600000, 1000,
+        "A connection that is not made in this time is given up and tried again."),
+    INT(redis, reply_timeout_ms, 10, 600000, 2000,
+        "Without an answer for so long the connection is made anew."),
+    INT(redis, backoff_min_ms, 1, 600000, 50, "Pause before the first try to connect again."),
+    INT(redis, backoff_max_ms, 1, 600000, 1000, "The pause doubles up to this."),
+    INT(redis, read_timeout_ms, 1, 600000, 100,
+        "A request waits no longer for Redis; then PostgreSQL answers it."),
+    INT(redis, max_staleness_ms, 100, 3600000, 5000,
+        "Counters that no consumer has kept in step for so long are not shown; PostgreSQL answers."),
+    INT(redis, poll_ms, 10, 60000, 250,
+        "How often a worker looks which keys of a shard are the current ones."),
+
+    INT(live, max_streams, 0, 1000000, 10000,
+        "Open event streams (GET /events/{id}/stream) over all workers: 503 past it."),
+    INT(live, buffer_bytes, 1024, 16777216, 65536,
+        "What may wait for a reader that is slow; past it the stream is closed."),
+    INT(live, heartbeat_ms, 100, 600000, 15000,
+        "A stream with nothing to tell sends an empty comment this often."),
+    INT(live, history, 1, 100000, 256,
+        "Changes of an event kept in Redis for readers that come back with Last-Event-ID."),
+    INT(live, keep_ms, 1000, 86400000, 300000,
+        "An event that nobody watches any more keeps its history for so long."),
+
+    TEXT(cdc, listen, SETTING_ADDRESS, "127.0.0.1:8082", NULL,
+        "Address of the admin listener of `seatgrid cdc`, host:port. Keep it private."),
+    TEXT(cdc, streaming, SETTING_ENUM, NULL, streamings,
+        "Have the server send transactions before they commit; they wait in a file until they do.\n"
+        "off: the server keeps them, which costs it disk and saves it here."),
+    INT(cdc, batch_max, 1, 65536, 2048, "Keys written to Redis in one batch."),
+    INT(cdc, batch_bytes, 4096, 67108864, 1048576, "Bytes of one batch."),
+    INT(cdc, batches_in_flight, 1, 64, 2,
+        "Batches that Redis has not answered; then the stream is not read any further."),
+    INT(cdc, gather_us, 0, 1000000, 1000,
+        "How long a busy feed lets a batch gather, in microseconds; a quiet one never waits."),
+    INT(cdc, redis_loss_ms, 0, 600000, 2000,
+        "What Redis may lose in a crash (appendfsync everysec: up to 2 s). PostgreSQL keeps the WAL\n"
+        "that much longer, so that it can be read again."),
+    INT(cdc, feedback_ms, 10, 600000, 500, "Time between two reports to PostgreSQL."),
+    INT(cdc, heartbeat_ms, 100, 600000, 2000,
+        "A shard without changes gets a message in its WAL this often, so that its slot moves on."),
+    INT(cdc, connect_timeout_ms, 10, 600000, 2000,
+        "A connection to PostgreSQL that is not made in this time is given up."),
+    INT(cdc, silence_timeout_ms, 1000, 600000, 10000,
+        "A stream without a byte for so long is made anew."),
+    INT(cdc, takeover_ms, 1000, 600000, 5000,
+        "A waiting consumer takes over from one that has been silent for so long."),
+    INT(cdc, repair_min_ms, 1, 600000, 200, "Pause before a failed repair is tried again."),
+    INT(cdc, repair_max_ms, 1, 600000, 5000, "The pause doubles up to this."),
+    INT(cdc, wal_budget_bytes, 1048576, 1099511627776, 1073741824,
+        "WAL that PostgreSQL keeps for a consumer; past it there is an alarm."),
+    INT(cdc, spool_bytes, 1048576, 1099511627776, 4294967296,
+        "Files of streamed transactions, a shard; past it the stream starts anew with streaming off."),
+    INT(cdc, seed_timeout_ms, 1000, 86400000, 60000,
+        "Building a shard's keys anew waits no longer for PostgreSQL: for running transactions to end,\n"
+        "then for its next rows."),
+    INT(cdc, reconcile_ms, 0, 86400000, 10000,
+        "Time between two slices of the slow reconcile, which never ends. 0: none."),
+    INT(cdc, reconcile_slice, 1, 1000000, 1000, "Events, and users, compared in one slice."),
+    INT(cdc, reconcile_timeout_ms, 100, 3600000, 10000,
+        "A slice that takes longer is given up and tried later."),
 };
 /* clang-format on */
+
+_Static_assert(sizeof(enum booking_strategy) == sizeof(unsigned) &&
+                   sizeof(enum cdc_streaming) == sizeof(unsigned),
+               "SETTING_ENUM writes an unsigned");
 
 #define TABLE_LEN (sizeof(table) / sizeof(table[0]))
 
@@ -161,8 +234,8 @@ void settings_init(struct settings *settings)
         const struct setting *row = &table[i];
         if (row->type == SETTING_INT)
             *(int64_t *)field(settings, row) = row->standard;
-        else if (row->type == SETTING_STRATEGY)
-            settings->booking.strategy = (enum booking_strategy)row->standard;
+        else if (row->type == SETTING_ENUM)
+            *(unsigned *)field(settings, row) = (unsigned)row->standard;
         else
             snprintf(field(settings, row), row->size, "%s", row->text);
     }
@@ -213,14 +286,14 @@ static void read_text(struct cfgread *read, const struct config_setting_t *group
                       const struct setting *row, struct settings *settings)
 {
     const char *value;
-    size_t max_len = row->type == SETTING_STRATEGY ? SETTINGS_TEXT_MAX : row->size - 1;
+    size_t max_len = row->type == SETTING_ENUM ? SETTINGS_TEXT_MAX : row->size - 1;
     if (!cfgread_string(read, group, row->key, CFGREAD_OPTIONAL, max_len, &value))
         return;
-    if (row->type == SETTING_CHOICE || row->type == SETTING_STRATEGY) {
+    if (row->type == SETTING_CHOICE || row->type == SETTING_ENUM) {
         int choice = find_choice(read, group, row, value);
-        if (choice >= 0 && row->type == SETTING_STRATEGY)
-            settings->booking.strategy = (enum booking_strategy)choice;
-        if (choice < 0 || row->type == SETTING_STRATEGY)
+        if (choice >= 0 && row->type == SETTING_ENUM)
+            *(unsigned *)field(settings, row) = (unsigned)choice;
+        if (choice < 0 || row->type == SETTING_ENUM)
             return;
     }
     bool may_be_empty = row->text[0] == '\0';
@@ -302,6 +375,19 @@ static void check_together(struct cfgread *read, const struct settings *settings
                  "%lld is less than postgres.backoff_min_ms, %lld; raise it",
                  (long long)settings->postgres.backoff_max_ms,
                  (long long)settings->postgres.backoff_min_ms);
+    if (settings->redis.backoff_min_ms > settings->redis.backoff_max_ms)
+        TOGETHER(read, "redis", "backoff_max_ms",
+                 "%lld is less than redis.backoff_min_ms, %lld; raise it",
+                 (long long)settings->redis.backoff_max_ms,
+                 (long long)settings->redis.backoff_min_ms);
+    if (settings->cdc.repair_min_ms > settings->cdc.repair_max_ms)
+        TOGETHER(read, "cdc", "repair_max_ms",
+                 "%lld is less than cdc.repair_min_ms, %lld; raise it",
+                 (long long)settings->cdc.repair_max_ms, (long long)settings->cdc.repair_min_ms);
+    if (strcmp(settings->cdc.listen, settings->http.listen) == 0 ||
+        strcmp(settings->cdc.listen, settings->admin.listen) == 0)
+        TOGETHER(read, "cdc", "listen", "%s is taken by http.listen or admin.listen; take another",
+                 settings->cdc.listen);
     if (strcmp(settings->http.listen, settings->admin.listen) == 0)
         TOGETHER(read, "admin", "listen", "is also http.listen, %s; take another port",
                  settings->http.listen);
@@ -369,7 +455,7 @@ static void add_example(struct dynbuf *out, const struct setting *row)
     if (row->type == SETTING_INT)
         dynbuf_addf(out, "%lld;\n", (long long)row->standard);
     else
-        dynbuf_addf(out, "\"%s\";\n", row->text ? row->text : strategies[row->standard]);
+        dynbuf_addf(out, "\"%s\";\n", row->text ? row->text : row->choices[row->standard]);
 }
 
 void settings_write_example(struct dynbuf *out)

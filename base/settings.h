@@ -24,6 +24,8 @@ enum booking_strategy {
     STRATEGY_NAIVE
 };
 
+enum cdc_streaming { CDC_STREAMING_OFF, CDC_STREAMING_ON };
+
 #define SETTINGS_TEXT_MAX 1024
 
 struct settings {
@@ -69,6 +71,7 @@ struct settings {
         int64_t pipeline_max;         /* reads in flight on one connection */
         int64_t queue_max;            /* reads waiting, a worker and node */
         int64_t max_staleness_ms;     /* default bound for a replica to be read from */
+        int64_t partial_timeout_ms;   /* my tickets: a shard without answer by then is left out */
         int64_t seatmap_recent_ms;    /* a seat map this young is served again without asking */
         int64_t seatmap_recent_bytes; /* kept for that, a worker */
     } reads;
@@ -89,7 +92,43 @@ struct settings {
     } reload;
     struct {
         char address[256]; /* host:port; "" for none */
+        int64_t connect_timeout_ms;
+        int64_t reply_timeout_ms; /* no answer for so long: the connection is made anew */
+        int64_t backoff_min_ms;
+        int64_t backoff_max_ms;
+        int64_t read_timeout_ms;  /* a request waits no longer for Redis, PostgreSQL answers */
+        int64_t max_staleness_ms; /* counters not kept in step for so long are not shown */
+        int64_t poll_ms;          /* how often a worker looks which generation is current */
     } redis;
+    struct {
+        int64_t max_streams;  /* open event streams, over all workers */
+        int64_t buffer_bytes; /* waiting for a slow reader; past it the stream is dropped */
+        int64_t heartbeat_ms; /* a comment line on a quiet stream */
+        int64_t history;      /* changes kept in Redis for Last-Event-ID, an event */
+        int64_t keep_ms;      /* the history of an event goes on for so long unwatched */
+    } live;
+    struct {
+        char listen[256]; /* admin listener of `seatgrid cdc` */
+        enum cdc_streaming streaming;
+        int64_t batch_max; /* keys written in one batch */
+        int64_t batch_bytes;
+        int64_t batches_in_flight;
+        int64_t gather_us;     /* how long a busy feed lets a batch gather */
+        int64_t redis_loss_ms; /* what Redis may lose in a crash: confirmed only later */
+        int64_t feedback_ms;   /* between two reports to the server */
+        int64_t heartbeat_ms;  /* of an idle shard, as a WAL message */
+        int64_t connect_timeout_ms;
+        int64_t silence_timeout_ms; /* a stream without a byte for so long is made anew */
+        int64_t takeover_ms;        /* a consumer that is silent for so long is replaced */
+        int64_t repair_min_ms;      /* pause before a failed repair is tried again */
+        int64_t repair_max_ms;
+        int64_t wal_budget_bytes; /* WAL kept by a slot: alarm past it */
+        int64_t spool_bytes;      /* of streamed transactions on disk */
+        int64_t seed_timeout_ms;  /* for running transactions to end, and for rows */
+        int64_t reconcile_ms;     /* between two slices of the slow reconcile; 0: none */
+        int64_t reconcile_slice;  /* events and users compared in one slice */
+        int64_t reconcile_timeout_ms;
+    } cdc;
 };
 
 /* Defaults alone. */

@@ -18,10 +18,10 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/metrics.h"
+#include "base/pgask.h"
 #include "base/settings.h"
 #include "base/snapshot.h"
 #include "router/health_state.h"
-#include "router/pgask.h"
 #include "router/probe.h"
 
 #define RETRY_MIN_US 20000

@@ -13,8 +13,8 @@
 
 #include "base/clock.h"
 #include "base/dynbuf.h"
+#include "base/pgask.h"
 #include "router/health_state.h"
-#include "router/pgask.h"
 #include "router/probe.h"
 #include "router/topology.h"
 #include "shardmap/diff.h"

@@ -16,8 +16,8 @@
  *
  * SPDX-License-Identifier: MIT
  */
-#ifndef SG_ROUTER_PGASK_H
-#define SG_ROUTER_PGASK_H
+#ifndef SG_BASE_PGASK_H
+#define SG_BASE_PGASK_H
 
 #include <libpq-fe.h>
 #include <stdbool.h>

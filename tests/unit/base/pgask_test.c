@@ -27,8 +27,8 @@
 #include <event2/event.h>
 
 #include "base/clock.h"
+#include "base/pgask.h"
 #include "base/reap.h"
-#include "router/pgask.h"
 
 /* --- the scripted server ---------------------------------------------------------------------- */
 

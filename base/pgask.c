@@ -6,7 +6,7 @@
  *
  * SPDX-License-Identifier: MIT
  */
-#include "router/pgask.h"
+#include "base/pgask.h"
 
 #include <assert.h>
 #include <event2/event.h>
