@@ -373,10 +373,11 @@ static bool enter_replica(struct call *call, const struct topology *topology,
 {
     struct calls *calls = call->calls;
     const struct topology_node *first = NULL;
+    const struct read_token *token = call->request.token.lsn ? &call->request.token : NULL;
     int64_t now_us = clock_mono_us();
     for (;;) {
-        const struct topology_node *node = route_read(topology, call->request.route.shard,
-                                                      max_staleness_us, now_us, calls->turn++);
+        const struct topology_node *node = route_read(
+            topology, call->request.route.shard, max_staleness_us, token, now_us, calls->turn++);
         if (!node || node == first)
             return false; /* all of them were tried */
         if (!first)

@@ -46,7 +46,8 @@ struct call_request {
     int64_t max_staleness_us; /* CALL_READ */
     bool strict; /* CALL_READ: nothing older, whatever happens; else, while the shard has no primary
                     and no replica is fresh enough, the replicas that there are */
-    int64_t deadline_ms; /* from now */
+    struct read_token token; /* CALL_READ: what the node must have replayed; lsn 0: none */
+    int64_t deadline_ms;     /* from now */
     enum statement statement;
     struct params *params; /* taken over, also when the call is refused */
 };

@@ -6,6 +6,9 @@
  *                ├─> shard 2 ─┼─> all in: merge, cut at limit ─> fn
  *                └─> shard n ─┘   (a shard that does not answer is named as missing)
  *
+ * A shard whose counters Redis keeps is asked without the count, and Redis for the events that
+ * came; if it does not know all of them, the shard is asked again, with the count.
+ *
  * SPDX-License-Identifier: MIT
  */
 #include "router/lookups.h"
@@ -14,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/settings.h"
 #include "router/params.h"
 
@@ -25,10 +29,16 @@ struct list_shard {
     struct event_info *events; /* with names in one block behind them */
     size_t count;
     size_t next; /* during the merge */
+    bool counted_by_redis;
     bool missing;
 };
 
 struct list {
+    const struct router_config *config;
+    struct calls *calls;
+    struct counters *counters; /* NULL: none */
+    int64_t after_id;
+    int64_t deadline_us;
     router_events_fn *fn;
     void *arg;
     size_t limit;
@@ -123,44 +133,101 @@ static void finish(struct list *list)
     list_free(list);
 }
 
-static void on_shard(void *arg, const struct call_reply *reply)
+static void settle(struct list_shard *shard, bool missing)
 {
-    struct list_shard *shard = arg;
-    if (reply->error != SG_OK || !keep_rows(shard, reply->result))
-        shard->missing = true;
+    shard->missing = missing;
     if (--shard->list->waiting == 0)
         finish(shard->list);
 }
 
-static enum sg_error ask(const struct router_config *config, struct calls *calls,
-                         struct list_shard *shard, int64_t after_id)
+static enum sg_error ask(struct list_shard *shard);
+
+/* As the shard was asked without the count, so again with it. */
+static void ask_with_count(struct list_shard *shard)
 {
+    free(shard->events);
+    shard->events = NULL;
+    shard->count = 0;
+    shard->counted_by_redis = false;
+    if (ask(shard) != SG_OK)
+        settle(shard, true);
+}
+
+static void on_counts(void *arg, const struct event_counts *counts, size_t count)
+{
+    struct list_shard *shard = arg;
+    for (size_t i = 0; i < count; i++) {
+        struct event_info *event = &shard->events[i];
+        if (!counts[i].known || counts[i].rows != event->rows || counts[i].cols != event->cols) {
+            ask_with_count(shard);
+            return;
+        }
+        event->available = counts[i].available;
+    }
+    settle(shard, false);
+}
+
+static bool ask_redis(struct list_shard *shard)
+{
+    struct list *list = shard->list;
+    int64_t *ids = malloc(shard->count * sizeof(*ids));
+    if (!ids)
+        return false;
+    for (size_t i = 0; i < shard->count; i++)
+        ids[i] = shard->events[i].event_id;
+    enum sg_error error =
+        counters_events(list->counters, shard->name, ids, shard->count, on_counts, shard);
+    free(ids);
+    return error == SG_OK;
+}
+
+static void on_shard(void *arg, const struct call_reply *reply)
+{
+    struct list_shard *shard = arg;
+    if (reply->error != SG_OK || !keep_rows(shard, reply->result))
+        settle(shard, true);
+    else if (!shard->counted_by_redis || shard->count == 0)
+        settle(shard, false);
+    else if (!ask_redis(shard))
+        ask_with_count(shard);
+}
+
+static enum sg_error ask(struct list_shard *shard)
+{
+    const struct list *list = shard->list;
+    const struct settings *settings = list->config->settings;
     struct params *params = malloc(sizeof(*params));
     if (!params)
         return SG_NO_MEMORY;
     params_init(params);
-    params_i64(params, after_id);
-    params_i64(params, (int64_t)shard->list->limit + 1);
+    params_i64(params, list->after_id);
+    params_i64(params, (int64_t)list->limit + 1);
+    int64_t left_ms = (list->deadline_us - clock_mono_us()) / 1000;
     struct call_request request = {.target = CALL_READ,
-                                   .max_staleness_us =
-                                       config->settings->reads.max_staleness_ms * 1000,
-                                   .deadline_ms = config->settings->reads.deadline_ms,
-                                   .statement = STATEMENT_EVENTS,
+                                   .max_staleness_us = settings->reads.max_staleness_ms * 1000,
+                                   .deadline_ms = left_ms > 0 ? left_ms : 0,
+                                   .statement = shard->counted_by_redis ? STATEMENT_EVENTS_PLAIN
+                                                                        : STATEMENT_EVENTS,
                                    .params = params};
     memcpy(request.route.shard, shard->name, sizeof(shard->name));
-    request.route.map_version = shard->list->map_version;
-    return call_start(calls, &request, on_shard, shard);
+    request.route.map_version = list->map_version;
+    return call_start(list->calls, &request, on_shard, shard);
 }
 
 enum sg_error event_list_start(const struct router_config *config, struct calls *calls,
-                               const struct shardmap *map, int64_t after_id, size_t limit,
-                               router_events_fn *fn, void *arg)
+                               struct counters *counters, const struct shardmap *map,
+                               int64_t after_id, size_t limit, router_events_fn *fn, void *arg)
 {
     size_t count = shardmap_shard_count(map);
     struct list *list = calloc(1, sizeof(*list) + count * sizeof(list->shards[0]));
     enum sg_error error = SG_OK;
     if (!list)
         return SG_NO_MEMORY;
+    list->config = config;
+    list->calls = calls;
+    list->counters = counters;
+    list->after_id = after_id;
+    list->deadline_us = clock_mono_us() + config->settings->reads.deadline_ms * 1000;
     list->fn = fn;
     list->arg = arg;
     list->limit = limit;
@@ -170,7 +237,9 @@ enum sg_error event_list_start(const struct router_config *config, struct calls 
         struct list_shard *shard = &list->shards[i];
         shard->list = list;
         snprintf(shard->name, sizeof(shard->name), "%s", shardmap_shard(map, (int)i)->name);
-        enum sg_error refused = ask(config, calls, shard, after_id);
+        int64_t generation;
+        shard->counted_by_redis = counters && counters_live(counters, shard->name, &generation);
+        enum sg_error refused = ask(shard);
         if (refused == SG_OK)
             list->waiting++;
         else

@@ -76,7 +76,7 @@ const struct router_config *lane_config(const struct lane *lane);
 struct booking_op_list *lane_slot_ops(struct lane_slot *slot);
 
 /* The end of one booking: answers it (unless its deadline did) and frees it. `result` has error,
- * replayed, booking_id, created_at_us and seats; the rest is filled in here. */
+ * replayed, booking_id, created_at_us, token and seats; the rest is filled in here. */
 void lane_finish(struct lane_slot *slot, struct booking_op *op, struct book_result *result);
 /* Back to the head of the slot's queue, in the order of calls reversed: last one first. */
 void lane_again(struct lane_slot *slot, struct booking_op *op);

@@ -2,7 +2,7 @@
  * Events and single bookings. See lookups.h.
  *
  * What a replica does not know may be too young for it, so "there is none" is asked of the primary
- * once more before it is said.
+ * once more before it is said. Of an event that Redis counts, only the rest is asked of PostgreSQL.
  *
  * SPDX-License-Identifier: MIT
  */
@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "base/settings.h"
 #include "router/params.h"
+#include "router/topology.h"
 
 enum event_column {
     EVENT_ID,
@@ -58,6 +59,7 @@ struct lookup {
     struct route route;
     int64_t event_id;
     char booking_id[ROUTER_UUID_LEN + 1]; /* "" for an event */
+    struct event_counts counts;           /* of Redis; `known` false: PostgreSQL is to count */
     bool asked_primary;
     int64_t deadline_us;
     router_event_fn *event_fn;
@@ -66,6 +68,13 @@ struct lookup {
 };
 
 static void on_lookup(void *arg, const struct call_reply *reply);
+
+static enum statement statement_of(const struct lookup *lookup)
+{
+    if (lookup->booking_fn)
+        return STATEMENT_BOOKING;
+    return lookup->counts.known ? STATEMENT_EVENT_PLAIN : STATEMENT_EVENT;
+}
 
 static enum sg_error ask(struct lookup *lookup, enum call_target target)
 {
@@ -77,25 +86,31 @@ static enum sg_error ask(struct lookup *lookup, enum call_target target)
     if (lookup->booking_fn && uuid_parse(lookup->booking_id, &uuid))
         params_uuid(params, &uuid);
     int64_t left_ms = (lookup->deadline_us - clock_mono_us()) / 1000;
-    struct call_request request = {
-        .route = lookup->route,
-        .target = target,
-        .max_staleness_us = lookup->config->settings->reads.max_staleness_ms * 1000,
-        .deadline_ms = left_ms > 0 ? left_ms : 0,
-        .statement = lookup->booking_fn ? STATEMENT_BOOKING : STATEMENT_EVENT,
-        .params = params};
+    struct call_request request = {.route = lookup->route,
+                                   .target = target,
+                                   .max_staleness_us =
+                                       lookup->config->settings->reads.max_staleness_ms * 1000,
+                                   .deadline_ms = left_ms > 0 ? left_ms : 0,
+                                   .statement = statement_of(lookup),
+                                   .params = params};
     return call_start(lookup->calls, &request, on_lookup, lookup);
 }
 
+/* The age of a number out of Redis is not known, so the answer's is not either. */
 static void give_event(const struct lookup *lookup, const struct call_reply *reply,
                        enum sg_error error)
 {
+    struct route route = *reply->route;
     if (error != SG_OK) {
-        lookup->event_fn(lookup->arg, reply->route, error, NULL);
+        lookup->event_fn(lookup->arg, &route, error, NULL);
         return;
     }
-    struct event_info event = event_row(reply->result, 0, reply->route->shard);
-    lookup->event_fn(lookup->arg, reply->route, SG_OK, &event);
+    struct event_info event = event_row(reply->result, 0, route.shard);
+    if (lookup->counts.known) {
+        event.available = lookup->counts.available;
+        route.staleness_us = STALENESS_UNKNOWN;
+    }
+    lookup->event_fn(lookup->arg, &route, SG_OK, &event);
 }
 
 enum booking_column {
@@ -106,8 +121,7 @@ enum booking_column {
     BOOKING_CREATED_US
 };
 
-/* "{0,1,205}" to rows and columns. */
-static size_t parse_seats(const char *text, int32_t cols, struct seat *ret_seats, size_t max)
+size_t lookup_seats(const char *text, int32_t cols, struct seat *ret_seats, size_t max)
 {
     size_t count = 0;
     while ((*text == '{' || *text == ',') && count < max) {
@@ -137,15 +151,30 @@ static void give_booking(const struct lookup *lookup, const struct call_reply *r
     booking.status = PQgetvalue(rows, 0, BOOKING_STATUS);
     booking.created_at_us = strtoll(PQgetvalue(rows, 0, BOOKING_CREATED_US), NULL, 10);
     booking.seat_count =
-        parse_seats(PQgetvalue(rows, 0, BOOKING_SEATS), atoi(PQgetvalue(rows, 0, BOOKING_COLS)),
-                    seats, ROUTER_SEATS_MAX);
+        lookup_seats(PQgetvalue(rows, 0, BOOKING_SEATS), atoi(PQgetvalue(rows, 0, BOOKING_COLS)),
+                     seats, ROUTER_SEATS_MAX);
     lookup->booking_fn(lookup->arg, reply->route, SG_OK, &booking);
+}
+
+/* The grid that Redis counted is not the event's: PostgreSQL is to count. */
+static bool counts_do_not_fit(const struct lookup *lookup, const struct call_reply *reply)
+{
+    if (!lookup->counts.known || reply->error != SG_OK || PQntuples(reply->result) == 0)
+        return false;
+    return atoi(PQgetvalue(reply->result, 0, EVENT_ROWS)) != lookup->counts.rows ||
+           atoi(PQgetvalue(reply->result, 0, EVENT_COLS)) != lookup->counts.cols;
 }
 
 static void on_lookup(void *arg, const struct call_reply *reply)
 {
     struct lookup *lookup = arg;
     enum sg_error error = reply->error;
+    if (counts_do_not_fit(lookup, reply)) {
+        lookup->counts.known = false;
+        error = ask(lookup, lookup->asked_primary ? CALL_PRIMARY : CALL_READ);
+        if (error == SG_OK)
+            return;
+    }
     if (error == SG_OK && PQntuples(reply->result) == 0) {
         bool from_replica = reply->route->staleness_us != 0;
         if (from_replica && !lookup->asked_primary) {
@@ -164,13 +193,28 @@ static void on_lookup(void *arg, const struct call_reply *reply)
     free(lookup);
 }
 
-static enum sg_error lookup_start(const struct lookup *wanted)
+static void on_counts(void *arg, const struct event_counts *counts, size_t count)
+{
+    struct lookup *lookup = arg;
+    (void)count;
+    lookup->counts = counts[0];
+    enum sg_error error = ask(lookup, CALL_READ);
+    if (error == SG_OK)
+        return;
+    lookup->event_fn(lookup->arg, &lookup->route, error, NULL);
+    free(lookup);
+}
+
+static enum sg_error lookup_start(const struct lookup *wanted, struct counters *counters)
 {
     struct lookup *lookup = malloc(sizeof(*lookup));
     if (!lookup)
         return SG_NO_MEMORY;
     *lookup = *wanted;
     lookup->deadline_us = clock_mono_us() + lookup->config->settings->reads.deadline_ms * 1000;
+    if (counters && counters_events(counters, lookup->route.shard, &lookup->event_id, 1, on_counts,
+                                    lookup) == SG_OK)
+        return SG_OK;
     enum sg_error error = ask(lookup, CALL_READ);
     if (error != SG_OK)
         free(lookup);
@@ -178,15 +222,16 @@ static enum sg_error lookup_start(const struct lookup *wanted)
 }
 
 enum sg_error lookup_event(const struct router_config *config, struct calls *calls,
-                           const struct route *route, int64_t event_id, router_event_fn *fn,
-                           void *arg)
+                           struct counters *counters, const struct route *route, int64_t event_id,
+                           router_event_fn *fn, void *arg)
 {
     return lookup_start(&(struct lookup){.config = config,
                                          .calls = calls,
                                          .route = *route,
                                          .event_id = event_id,
                                          .event_fn = fn,
-                                         .arg = arg});
+                                         .arg = arg},
+                        counters);
 }
 
 enum sg_error lookup_booking(const struct router_config *config, struct calls *calls,
@@ -200,7 +245,7 @@ enum sg_error lookup_booking(const struct router_config *config, struct calls *c
                             .booking_fn = fn,
                             .arg = arg};
     snprintf(lookup.booking_id, sizeof(lookup.booking_id), "%s", booking_id);
-    return lookup_start(&lookup);
+    return lookup_start(&lookup, NULL);
 }
 
 /* --- creation --------------------------------------------------------------------------------- */

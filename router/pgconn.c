@@ -3,7 +3,7 @@
  *
  * libpq's pipeline mode: PQgetResult gives a statement's result, then NULL, then the Sync's
  * PGRES_PIPELINE_SYNC (with no NULL behind it). So the queue of expectations holds one entry a
- * statement, finished by its Sync.
+ * statement, finished by its Sync; or one for a whole transaction and what is sent behind it.
  *
  * The reply waits for the Sync: the transaction ends there and not with the rows, so an error may
  * still come behind them (a server that shuts down between the two rolls back what it has just
@@ -35,7 +35,15 @@ struct expectation {
     void *arg;
     int64_t sent_us;
     PGresult *result; /* owned; waits for the Sync */
+    /* of pgconn_send_committed: */
+    bool committed;
+    unsigned seen;    /* its results so far; the next one's part */
+    bool open;        /* its transaction has begun and not ended */
+    PGresult *behind; /* owned; rows of what is behind it */
 };
+
+/* The results of pgconn_send_committed, in order. */
+enum part { PART_BEGIN, PART_STATEMENT, PART_COMMIT, PART_BEHIND };
 
 struct pgconn {
     struct pgconn_config config;
@@ -61,6 +69,7 @@ static void on_connect_progress(evutil_socket_t fd, short what, void *arg);
 static void on_readable(evutil_socket_t fd, short what, void *arg);
 static void on_writable(evutil_socket_t fd, short what, void *arg);
 static void lose(struct pgconn *conn, const char *reason);
+static void lose_soon(struct pgconn *conn, const char *reason);
 
 static struct log_fields fields_of(const struct pgconn *conn)
 {
@@ -170,11 +179,11 @@ static void start_connect(struct pgconn *conn)
         PQsetNoticeProcessor(conn->pg, ignore_notice, NULL);
 }
 
-static void expect(struct pgconn *conn, pgreply_fn *fn, void *arg)
+static void expect(struct pgconn *conn, bool committed, pgreply_fn *fn, void *arg)
 {
     assert(conn->count < PGCONN_IN_FLIGHT_MAX);
-    conn->queue[(conn->head + conn->count++) % PGCONN_IN_FLIGHT_MAX] =
-        (struct expectation){.fn = fn, .arg = arg, .sent_us = clock_mono_us()};
+    conn->queue[(conn->head + conn->count++) % PGCONN_IN_FLIGHT_MAX] = (struct expectation){
+        .fn = fn, .arg = arg, .sent_us = clock_mono_us(), .committed = committed};
     if (conn->count == 1)
         set_timer_us(conn, conn->config.settings->postgres.statement_timeout_ms * 1000);
 }
@@ -195,7 +204,7 @@ static bool send_prepares(struct pgconn *conn)
 static void on_connected(struct pgconn *conn)
 {
     set_state(conn, PGCONN_PREPARING);
-    expect(conn, NULL, NULL);
+    expect(conn, false, NULL, NULL);
     if (PQsetnonblocking(conn->pg, 1) != 0 || !PQenterPipelineMode(conn->pg) ||
         !watch_pipeline(conn) || !send_prepares(conn) || !flush(conn))
         lose(conn, PQerrorMessage(conn->pg));
@@ -245,6 +254,7 @@ static void deliver_lost(struct pgconn *conn, const char *reason)
     while (conn->count) {
         struct expectation lost = take_oldest(conn);
         PQclear(lost.result);
+        PQclear(lost.behind);
         if (!lost.fn)
             continue;
         reply.duration_us = clock_mono_us() - lost.sent_us;
@@ -313,6 +323,34 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
     }
 }
 
+/* --- sending ---------------------------------------------------------------------------------- */
+
+/* Without a Sync. `params` NULL: it has none. */
+static bool send_statement(struct pgconn *conn, enum statement statement,
+                           const struct params *params)
+{
+    const struct statement_info *info = statement_info(statement);
+    const char *values[PARAMS_MAX];
+    int lengths[PARAMS_MAX];
+    int formats[PARAMS_MAX];
+    if (params)
+        params_export(params, values, lengths, formats);
+    return PQsendQueryPrepared(conn->pg, info->name, params ? params->count : 0, values, lengths,
+                               formats, info->result_format) == 1;
+}
+
+static const struct expectation *newest(const struct pgconn *conn)
+{
+    return &conn->queue[(conn->head + conn->count - 1) % PGCONN_IN_FLIGHT_MAX];
+}
+
+/* False if there is no room, or what is in flight is to stay the last. */
+static bool has_room(const struct pgconn *conn)
+{
+    return pgconn_is_ready(conn) && conn->count < PGCONN_IN_FLIGHT_MAX &&
+           (conn->count == 0 || !newest(conn)->committed);
+}
+
 /* --- results ---------------------------------------------------------------------------------- */
 
 static bool is_error(const PGresult *result)
@@ -321,10 +359,31 @@ static bool is_error(const PGresult *result)
     return status != PGRES_TUPLES_OK && status != PGRES_COMMAND_OK;
 }
 
+/* One of a transaction's results. True: it has been dealt with; false: it counts like that of a
+ * statement sent alone. */
+static bool keep_part(struct expectation *expected, PGresult *result)
+{
+    unsigned part = expected->seen++;
+    bool ok = !is_error(result);
+    if (part == PART_BEGIN)
+        expected->open = ok;
+    else if (part == PART_COMMIT && PQresultStatus(result) != PGRES_PIPELINE_ABORTED)
+        expected->open = false; /* it was executed; one that fails ends the transaction, too */
+    if (part == PART_BEHIND && ok)
+        expected->behind = result;
+    else if (part == PART_BEHIND || (ok && part != PART_STATEMENT))
+        PQclear(result);
+    else
+        return false;
+    return true;
+}
+
 /* An error behind the rows takes their place; the first of several errors is the one that counts,
  * what follows it was only skipped. */
 static void keep_result(struct expectation *expected, PGresult *result)
 {
+    if (expected->committed && keep_part(expected, result))
+        return;
     if (expected->result && (is_error(expected->result) || !is_error(result))) {
         PQclear(result);
         return;
@@ -343,6 +402,7 @@ static void deliver(struct pgconn *conn, const struct expectation *done)
 {
     struct pgreply reply = {.kind = PGREPLY_ROWS,
                             .result = done->result,
+                            .behind = done->behind,
                             .duration_us = clock_mono_us() - done->sent_us};
     if (is_error(done->result)) {
         const char *sqlstate = PQresultErrorField(done->result, PG_DIAG_SQLSTATE);
@@ -363,6 +423,26 @@ static void deliver(struct pgconn *conn, const struct expectation *done)
                  reply.message);
 }
 
+static void ignore_reply(void *arg, const struct pgreply *reply)
+{
+    (void)arg;
+    (void)reply;
+}
+
+static void on_sync(struct pgconn *conn)
+{
+    struct expectation done = take_oldest(conn);
+    if (done.open) { /* it failed half-way: what comes next must not land in there */
+        if (send_statement(conn, STATEMENT_ROLLBACK, NULL) && PQpipelineSync(conn->pg))
+            expect(conn, false, ignore_reply, NULL);
+        else
+            lose_soon(conn, PQerrorMessage(conn->pg));
+    }
+    deliver(conn, &done);
+    PQclear(done.result);
+    PQclear(done.behind);
+}
+
 /* Takes every result that is complete. Callbacks may send more, or ask for a reset. */
 static void take_results(struct pgconn *conn)
 {
@@ -376,10 +456,8 @@ static void take_results(struct pgconn *conn)
         }
         nulls = 0;
         if (PQresultStatus(result) == PGRES_PIPELINE_SYNC) {
-            struct expectation done = take_oldest(conn);
             PQclear(result);
-            deliver(conn, &done);
-            PQclear(done.result);
+            on_sync(conn);
         } else {
             keep_result(&conn->queue[conn->head], result);
         }
@@ -500,20 +578,29 @@ static void lose_soon(struct pgconn *conn, const char *reason)
 bool pgconn_send(struct pgconn *conn, enum statement statement, const struct params *params,
                  pgreply_fn *fn, void *arg)
 {
-    const struct statement_info *info = statement_info(statement);
-    const char *values[PARAMS_MAX];
-    int lengths[PARAMS_MAX];
-    int formats[PARAMS_MAX];
-    if (!pgconn_is_ready(conn) || conn->count == PGCONN_IN_FLIGHT_MAX)
+    if (!has_room(conn))
         return false;
-    params_export(params, values, lengths, formats);
-    if (!PQsendQueryPrepared(conn->pg, info->name, params->count, values, lengths, formats,
-                             info->result_format) ||
+    if (!send_statement(conn, statement, params) || !PQpipelineSync(conn->pg) || !flush(conn)) {
+        lose_soon(conn, PQerrorMessage(conn->pg));
+        return false;
+    }
+    expect(conn, false, fn, arg);
+    return true;
+}
+
+bool pgconn_send_committed(struct pgconn *conn, enum statement statement,
+                           const struct params *params, enum statement behind, pgreply_fn *fn,
+                           void *arg)
+{
+    if (!has_room(conn))
+        return false;
+    if (!send_statement(conn, STATEMENT_BEGIN, NULL) || !send_statement(conn, statement, params) ||
+        !send_statement(conn, STATEMENT_COMMIT, NULL) || !send_statement(conn, behind, NULL) ||
         !PQpipelineSync(conn->pg) || !flush(conn)) {
         lose_soon(conn, PQerrorMessage(conn->pg));
         return false;
     }
-    expect(conn, fn, arg);
+    expect(conn, true, fn, arg);
     return true;
 }
 

@@ -51,6 +51,7 @@ enum pgreply_kind {
 struct pgreply {
     enum pgreply_kind kind;
     const PGresult *result; /* PGREPLY_ROWS */
+    const PGresult *behind; /* rows of the statement behind it; NULL: none, or it failed */
     char sqlstate[6];       /* PGREPLY_ERROR */
     const char *message;    /* PGREPLY_ERROR, PGREPLY_LOST */
     int64_t duration_us;
@@ -94,6 +95,13 @@ const char *pgconn_node(const struct pgconn *conn);
  * failed): fn never runs; a failed send also starts a reconnect. */
 bool pgconn_send(struct pgconn *conn, enum statement statement, const struct params *params,
                  pgreply_fn *fn, void *arg);
+/* The same as BEGIN, statement, COMMIT, and behind them `behind`, which has no parameters and sees
+ * what the commit left; all of it leaves in one piece and comes back in one. Nothing further is
+ * taken until it is answered. What becomes of `behind` changes nothing in what is said of the
+ * statement. A connection for writing. */
+bool pgconn_send_committed(struct pgconn *conn, enum statement statement,
+                           const struct params *params, enum statement behind, pgreply_fn *fn,
+                           void *arg);
 /* Gives the connection up and begins again, e.g. because its node is no longer what it was. */
 void pgconn_reset(struct pgconn *conn, const char *reason);
 

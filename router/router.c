@@ -4,6 +4,9 @@
  *
  *   book ─> lane of the shard (lane.c)          event, booking ─> calls (lookups.c, calls.c)
  *   seat map ─> single flight (seatmaps.c)      list of events ─> all shards (event_list.c)
+ *   how many are left ─> Redis, else a call     my tickets ─> the shards that hold some
+ *     (availability.c, counters.c)                (counters.c, tickets.c)
+ *   live seats ─> Redis (live.c)
  *
  * It owns the lanes. A lane whose shard left the map is retired: what is in it ends on the map it
  * began with, then the lane goes (a timer looks for that, as no request may come any more).
@@ -22,7 +25,9 @@
 #include "base/settings.h"
 #include "base/snapshot.h"
 #include "router/calls.h"
+#include "router/counters.h"
 #include "router/lane.h"
+#include "router/live.h"
 #include "router/lookups.h"
 #include "router/seatmaps.h"
 #include "router/topology.h"
@@ -40,6 +45,8 @@ struct router {
     struct router_config config;
     struct calls *calls;
     struct seatmaps *seatmaps;
+    struct counters *counters; /* NULL: there is no Redis */
+    struct live *live;         /* NULL: likewise, or no memory */
     uint64_t map_serial;
     struct lane **lanes; /* by shard index of the map of map_serial; NULL without memory */
     size_t lane_count;
@@ -161,13 +168,16 @@ struct router *router_new(const struct router_config *config)
     router->sweep = evtimer_new(config->base, on_sweep, router);
     router->calls = router->sweep ? calls_new(&router->config) : NULL;
     router->seatmaps = router->calls ? seatmaps_new(&router->config, router->calls) : NULL;
-    if (!router->seatmaps) {
+    router->counters = router->seatmaps ? counters_new(&router->config) : NULL;
+    if (!router->seatmaps || (config->settings->redis.address[0] && !router->counters)) {
         calls_free(router->calls);
+        seatmaps_free(router->seatmaps);
         if (router->sweep)
             event_free(router->sweep);
         free(router);
         return NULL;
     }
+    router->live = live_new(&router->config, router->counters);
     router_sync_map(router);
     return router;
 }
@@ -179,6 +189,8 @@ void router_free(struct router *router)
     for (size_t i = 0; i < router->lane_count; i++)
         lane_free(router->lanes[i]);
     free_retired(router, true);
+    live_free(router->live);
+    counters_free(router->counters); /* first: who waits for Redis goes on to calls */
     calls_free(router->calls);
     seatmaps_free(router->seatmaps);
     event_free(router->sweep);
@@ -195,6 +207,7 @@ void router_sync_map(struct router *router)
 size_t router_in_flight(const struct router *router)
 {
     size_t count = calls_in_flight(router->calls);
+    count += router->counters ? counters_in_flight(router->counters) : 0;
     for (size_t i = 0; i < router->lane_count; i++)
         count += router->lanes[i] ? lane_in_flight(router->lanes[i]) : 0;
     struct lane_entry *entry;
@@ -251,7 +264,8 @@ enum sg_error router_event_get(struct router *router, int64_t event_id, router_e
     enum sg_error error = router_locate(router, event_id, &route);
     if (error != SG_OK)
         return error;
-    return lookup_event(&router->config, router->calls, &route, event_id, fn, arg);
+    return lookup_event(&router->config, router->calls, router->counters, &route, event_id, fn,
+                        arg);
 }
 
 enum sg_error router_event_list(struct router *router, int64_t after_id, size_t limit,
@@ -260,19 +274,63 @@ enum sg_error router_event_list(struct router *router, int64_t after_id, size_t 
     const struct shardmap *map = begin(router);
     enum sg_error error = SG_SHARD_UNAVAILABLE;
     if (map)
-        error = event_list_start(&router->config, router->calls, map, after_id, limit, fn, arg);
+        error = event_list_start(&router->config, router->calls, router->counters, map, after_id,
+                                 limit, fn, arg);
     end(router);
     return error;
 }
 
-enum sg_error router_seatmap(struct router *router, int64_t event_id, int64_t max_staleness_us,
-                             router_seatmap_fn *fn, void *arg)
+enum sg_error router_availability(struct router *router, int64_t event_id,
+                                  router_availability_fn *fn, void *arg)
 {
     struct route route;
     enum sg_error error = router_locate(router, event_id, &route);
     if (error != SG_OK)
         return error;
-    return seatmaps_get(router->seatmaps, &route, event_id, max_staleness_us, fn, arg);
+    return availability_start(&router->config, router->calls, router->counters, &route, event_id,
+                              fn, arg);
+}
+
+enum sg_error router_tickets(struct router *router, const struct tickets_request *request,
+                             router_tickets_fn *fn, void *arg)
+{
+    const struct shardmap *map = begin(router);
+    enum sg_error error = SG_SHARD_UNAVAILABLE;
+    if (map)
+        error =
+            tickets_start(&router->config, router->calls, router->counters, map, request, fn, arg);
+    end(router);
+    return error;
+}
+
+enum sg_error router_seatmap(struct router *router, int64_t event_id, int64_t max_staleness_us,
+                             const struct read_token *token, router_seatmap_fn *fn, void *arg)
+{
+    struct route route;
+    enum sg_error error = router_locate(router, event_id, &route);
+    if (error != SG_OK)
+        return error;
+    if (token && (token->lsn == 0 || strcmp(token->shard, route.shard) != 0))
+        token = NULL; /* of another shard: it says nothing here */
+    return seatmaps_get(router->seatmaps, &route, event_id, max_staleness_us, token, fn, arg);
+}
+
+enum sg_error router_watch(struct router *router, int64_t event_id, const char *last_id,
+                           router_live_fn *fn, void *arg, struct live_watch **ret_watch)
+{
+    struct route route;
+    enum sg_error error = router_locate(router, event_id, &route);
+    if (error != SG_OK)
+        return error;
+    if (!router->live)
+        return SG_SHARD_UNAVAILABLE;
+    return live_watch(router->live, route.shard, event_id, last_id, fn, arg, ret_watch);
+}
+
+void router_unwatch(struct router *router, struct live_watch *watch)
+{
+    (void)router;
+    live_unwatch(watch);
 }
 
 /* --- creating events: the choice of a shard --------------------------------------------------- */
@@ -434,7 +492,8 @@ size_t router_status(struct router *router, struct shard_status *ret_status, siz
         const char *name = shardmap_shard(map, (int)i)->name;
         snprintf(status->shard, sizeof(status->shard), "%s", name);
         status->writable = topology && route_write(topology, name) != NULL;
-        status->readable = topology && route_read(topology, name, STALENESS_ANY, now_us, 0) != NULL;
+        status->readable =
+            topology && route_read(topology, name, STALENESS_ANY, NULL, now_us, 0) != NULL;
     }
     end(router);
     return count;

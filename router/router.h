@@ -69,6 +69,14 @@ struct route {
     int64_t staleness_us; /* upper bound of the data's age; 0 from a primary, -1 unknown/none */
 };
 
+/* SeatGrid-Token: what a write tells, and a later read brings, so that a user sees their own
+ * booking. The read goes to a replica that has replayed it, else to the primary. */
+struct read_token {
+    char shard[SHARDMAP_NAME_MAX + 1];
+    int32_t timeline;
+    uint64_t lsn; /* 0: no token */
+};
+
 /* A version of the map for answers that need no shard (errors before routing). */
 int64_t router_map_version(struct router *router);
 /* Fills shard and map_version for an event; SG_UNKNOWN_EVENT if the map has no shard for it. */
@@ -97,6 +105,8 @@ struct book_result {
     bool replayed;       /* SG_OK: the answer of an earlier request with the same key */
     char booking_id[ROUTER_UUID_LEN + 1]; /* SG_OK */
     int64_t created_at_us;                /* SG_OK: since 1970 UTC, the database's clock */
+    struct read_token token;  /* SG_OK: a read that carries it sees this booking; lsn 0: none (a
+                                 strategy other than batched, or it got lost) */
     const struct seat *seats; /* SG_SEATS_TAKEN, SG_UNKNOWN_SEAT: which ones, in request order */
     size_t seat_count;
 };
@@ -157,6 +167,18 @@ enum sg_error router_event_create(struct router *router, const struct event_new 
 enum sg_error router_event_get(struct router *router, int64_t event_id, router_event_fn *fn,
                                void *arg);
 
+struct availability {
+    int64_t event_id;
+    int64_t total, available, held, booked;
+    const char *source; /* "redis", "replica", "primary" */
+};
+
+typedef void router_availability_fn(void *arg, const struct route *route, enum sg_error error,
+                                    const struct availability *availability);
+/* One read of Redis; PostgreSQL when Redis does not know. error as router_event_get. */
+enum sg_error router_availability(struct router *router, int64_t event_id,
+                                  router_availability_fn *fn, void *arg);
+
 struct event_page {
     const struct event_info *events; /* ascending ids, at most `limit` */
     size_t event_count;
@@ -171,6 +193,78 @@ typedef void router_events_fn(void *arg, enum sg_error error, const struct event
  * SG_SHARD_UNAVAILABLE when no shard answered. */
 enum sg_error router_event_list(struct router *router, int64_t after_id, size_t limit,
                                 router_events_fn *fn, void *arg);
+
+/* --- my tickets ------------------------------------------------------------------------------- */
+
+/* Tickets are sorted by the event's start, then event, then booking: a place in that order is the
+ * same whichever shards answer. */
+struct ticket_place {
+    int64_t starts_at_us;
+    int64_t event_id;
+    char booking_id[ROUTER_UUID_LEN + 1];
+};
+
+struct ticket {
+    struct booking booking;
+    const char *event_name;
+    int64_t starts_at_us;
+    char shard[SHARDMAP_NAME_MAX + 1];
+};
+
+#define ROUTER_TOKENS_MAX 16
+
+struct tickets_request {
+    const char *user_id;
+    const struct ticket_place *after; /* NULL: from the beginning */
+    size_t limit;                     /* 1 to 100 */
+    const struct read_token *tokens;  /* shards that must be asked, and how fresh they must be */
+    size_t token_count;
+};
+
+struct ticket_page {
+    const struct ticket *tickets;
+    size_t ticket_count;
+    bool more;
+    const char *const *missing_shards; /* did not answer in time: the page is partial */
+    size_t missing_count;
+    const char *source; /* "redis": only owning shards were asked; "all": every shard */
+    int64_t map_version;
+};
+
+typedef void router_tickets_fn(void *arg, enum sg_error error, const struct ticket_page *page);
+/* Held and confirmed bookings of a user over all shards, without holds whose time is over. error:
+ * SG_OK (also partial), SG_SHARD_UNAVAILABLE when all shards had to be asked and none answered. */
+enum sg_error router_tickets(struct router *router, const struct tickets_request *request,
+                             router_tickets_fn *fn, void *arg);
+
+/* --- live seats ------------------------------------------------------------------------------- */
+
+#define ROUTER_LIVE_ID_MAX 120
+
+struct live_change {
+    int64_t event_id;
+    char id[ROUTER_LIVE_ID_MAX + 1]; /* for Last-Event-ID: everything up to it has been told */
+    bool resync;                     /* changes may have been missed: read the seat map anew */
+    bool gone; /* with resync: the event was deleted, nothing more will come */
+    const struct seat *seats;
+    size_t seat_count;
+    const char *states; /* one character a seat: . h x */
+    int64_t total, available, held, booked;
+};
+
+struct live_watch;
+/* May call router_unwatch, also for its own watch. */
+typedef void router_live_fn(void *arg, const struct live_change *change);
+/* Watches an event's seats until router_unwatch. `last_id` ("" for none) is the id of the last
+ * change that was told, by whichever router: then what came after it is told first, in order. fn is
+ * called at least once, later, never from inside: with what was missed, or the counters (no seats),
+ * or a resync. Each change is told once, or a resync in its place. While Redis is away nothing is
+ * told, and afterwards all of it. Refuses: SG_UNKNOWN_EVENT (no shard), SG_SHARD_UNAVAILABLE (no
+ * Redis, or its keys are not kept in step), SG_NO_MEMORY. */
+enum sg_error router_watch(struct router *router, int64_t event_id, const char *last_id,
+                           router_live_fn *fn, void *arg, struct live_watch **ret_watch);
+/* fn is not called any more. */
+void router_unwatch(struct router *router, struct live_watch *watch);
 
 /* --- seat maps -------------------------------------------------------------------------------- */
 
@@ -207,9 +301,10 @@ void seatmap_unref(void *seatmap);
  * to read; to keep it (a body on its way to a socket) take a reference. */
 typedef void router_seatmap_fn(void *arg, const struct route *route, enum sg_error error,
                                struct seatmap *seatmap);
-/* max_staleness_us: -1 for the default bound. */
+/* max_staleness_us: -1 for the default bound. token: NULL for none; one of another shard says
+ * nothing here. */
 enum sg_error router_seatmap(struct router *router, int64_t event_id, int64_t max_staleness_us,
-                             router_seatmap_fn *fn, void *arg);
+                             const struct read_token *token, router_seatmap_fn *fn, void *arg);
 
 /* --- readiness -------------------------------------------------------------------------------- */
 

@@ -7,6 +7,9 @@
  *                        │ no
  *                        └─> call, then all who wait are answered, and it stays for a moment
  *
+ * A reader with a bound of its own or with a token asks for itself: whether the answer of another's
+ * query is new enough for a token is known only of the node that gave it.
+ *
  * An event that a replica does not know may be too young for it: the primary is asked once more
  * before it is said that there is none.
  *
@@ -45,7 +48,9 @@ struct entry {
     int64_t event_id;
     bool in_flight;
     bool asked_primary; /* the call in flight is the second one, of the primary */
-    bool shared;        /* in its bucket; false: one reader with a bound of its own */
+    bool shared;        /* in its bucket; false: one reader with a bound or a token of its own */
+    bool own_bound;     /* one reader with a bound: nothing older, whatever happens */
+    struct read_token token; /* lsn 0: none */
     STAILQ_HEAD(, waiter) waiters;
     int64_t asked_us; /* when the query for `recent` or the one in flight was asked */
     struct seatmap *recent;
@@ -315,7 +320,8 @@ static enum sg_error ask(struct entry *entry, const struct route *route, enum ca
     struct call_request request = {.route = *route,
                                    .target = target,
                                    .max_staleness_us = max_staleness_us,
-                                   .strict = !entry->shared,
+                                   .strict = entry->own_bound,
+                                   .token = entry->token,
                                    .deadline_ms = settings->reads.deadline_ms,
                                    .statement = STATEMENT_SEATMAP,
                                    .params = params};
@@ -410,35 +416,40 @@ static bool is_recent(const struct seatmaps *seatmaps, const struct entry *entry
 }
 
 enum sg_error seatmaps_get(struct seatmaps *seatmaps, const struct route *route, int64_t event_id,
-                           int64_t max_staleness_us, router_seatmap_fn *fn, void *arg)
+                           int64_t max_staleness_us, const struct read_token *token,
+                           router_seatmap_fn *fn, void *arg)
 {
     int64_t now_us = clock_mono_us();
     bool own_bound = max_staleness_us >= 0;
+    bool alone = own_bound || token;
     struct entry *entry = entry_find(seatmaps, event_id);
     struct waiter *waiter = malloc(sizeof(*waiter));
     if (!waiter)
         return SG_NO_MEMORY;
     *waiter = (struct waiter){.fn = fn, .arg = arg, .map_version = route->map_version};
 
-    if (is_recent(seatmaps, entry, max_staleness_us, now_us)) {
+    if (!token && is_recent(seatmaps, entry, max_staleness_us, now_us)) {
         metrics_add(seatmaps->how[HOW_RECENT], 1);
         if (deliver_recent(seatmaps, entry, waiter, now_us))
             return SG_OK;
         free(waiter);
         return SG_NO_MEMORY;
     }
-    if (entry && entry->in_flight && !own_bound) {
+    if (entry && entry->in_flight && !alone) {
         metrics_add(seatmaps->how[HOW_FLIGHT], 1);
         STAILQ_INSERT_TAIL(&entry->waiters, waiter, link);
         return SG_OK;
     }
-    if (!entry || own_bound)
-        entry = entry_new(seatmaps, event_id, !own_bound);
+    if (!entry || alone)
+        entry = entry_new(seatmaps, event_id, !alone);
     if (!entry) {
         free(waiter);
         return SG_NO_MEMORY;
     }
     forget_recent(entry);
+    entry->own_bound = own_bound;
+    if (token)
+        entry->token = *token;
     STAILQ_INSERT_TAIL(&entry->waiters, waiter, link);
     int64_t default_us = seatmaps->config->settings->reads.max_staleness_ms * 1000;
     entry->asked_primary = false;

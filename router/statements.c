@@ -28,6 +28,13 @@ static const struct statement_info table[STATEMENT_COUNT] = {
          "             AND (c.state = 'booked' OR c.held_until > now()))"
          "  FROM events e WHERE e.event_id = $1::bigint",
          0, 0},
+    /* The same without the count, when Redis has it. */
+    [STATEMENT_EVENT_PLAIN] =
+        {"event_plain",
+         "SELECT e.event_id, e.name,"
+         "       (extract(epoch FROM e.starts_at) * 1000000)::bigint, e.rows, e.cols, 0"
+         "  FROM events e WHERE e.event_id = $1::bigint",
+         0, 0},
     [STATEMENT_EVENTS] =
         {"events",
          "SELECT e.event_id, e.name,"
@@ -38,12 +45,42 @@ static const struct statement_info table[STATEMENT_COUNT] = {
          "  FROM events e WHERE e.event_id > $1::bigint"
          " ORDER BY e.event_id LIMIT $2::bigint",
          0, 0},
+    [STATEMENT_EVENTS_PLAIN] =
+        {"events_plain",
+         "SELECT e.event_id, e.name,"
+         "       (extract(epoch FROM e.starts_at) * 1000000)::bigint, e.rows, e.cols, 0"
+         "  FROM events e WHERE e.event_id > $1::bigint"
+         " ORDER BY e.event_id LIMIT $2::bigint",
+         0, 0},
+    [STATEMENT_AVAILABILITY] = {"availability",
+                                "SELECT e.rows::bigint * e.cols, c.held, c.booked"
+                                "  FROM events e,"
+                                "       (SELECT count(*) FILTER (WHERE state = 'booked') AS booked,"
+                                "               count(*) FILTER (WHERE held_until > now()) AS held"
+                                "          FROM claims WHERE event_id = $1) c"
+                                " WHERE e.event_id = $1::bigint",
+                                0, 0},
     [STATEMENT_BOOKING] = {"booking",
                            "SELECT e.cols, b.user_id, b.status, b.seats,"
                            "       (extract(epoch FROM b.created_at) * 1000000)::bigint"
                            "  FROM bookings b JOIN events e USING (event_id)"
                            " WHERE b.event_id = $1::bigint AND b.booking_id = $2::uuid",
                            0, 0},
+    /* OFFSET 0: the user's bookings by their index, then one look-up of the event each, whatever
+     * the plan's age. A hold whose time is over is no ticket any more. */
+    [STATEMENT_TICKETS] =
+        {"tickets",
+         "SELECT b.booking_id, b.event_id, e.name,"
+         "       (extract(epoch FROM e.starts_at) * 1000000)::bigint, e.cols, b.status, b.seats,"
+         "       (extract(epoch FROM b.created_at) * 1000000)::bigint"
+         "  FROM (SELECT * FROM bookings WHERE user_id = $1::text OFFSET 0) b,"
+         "       LATERAL (SELECT * FROM events WHERE event_id = b.event_id OFFSET 0) e"
+         " WHERE (b.status = 'confirmed'"
+         "        OR b.status = 'held' AND coalesce(b.expires_at > now(), true))"
+         "   AND (e.starts_at, b.event_id, b.booking_id)"
+         "       > ($2::timestamptz, $3::bigint, $4::uuid)"
+         " ORDER BY e.starts_at, b.event_id, b.booking_id LIMIT $5::bigint",
+         0, 0},
     [STATEMENT_CREATE_EVENT] = {"create_event",
                                 "SELECT outcome, event_id FROM create_event($1, $2, $3, $4, $5, $6,"
                                 " $7, $8, $9)",
@@ -52,6 +89,11 @@ static const struct statement_info table[STATEMENT_COUNT] = {
                               "SELECT ord, outcome, booking_id, created_us, conflicts"
                               "  FROM book_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
                               0, 1},
+    /* Behind a batch: an LSN at or past its commit, and the file's name, which has the timeline. */
+    [STATEMENT_WAL] = {"wal",
+                       "SELECT pg_current_wal_insert_lsn(),"
+                       "       pg_walfile_name(pg_current_wal_insert_lsn())",
+                       0, 1},
     [STATEMENT_BEGIN] = {"begin", "BEGIN", 0, 1},
     /* Seats are rows of no table while they are free, so "lock before you read" is an advisory lock
      * a seat, in one order for everybody. */

@@ -11,11 +11,16 @@ enum statement {
     /* reads, on any node */
     STATEMENT_SEATMAP,
     STATEMENT_EVENT,
+    STATEMENT_EVENT_PLAIN,
     STATEMENT_EVENTS,
+    STATEMENT_EVENTS_PLAIN,
+    STATEMENT_AVAILABILITY,
     STATEMENT_BOOKING,
+    STATEMENT_TICKETS,
     /* writes, on a primary */
     STATEMENT_CREATE_EVENT,
     STATEMENT_BOOK_BATCH,
+    STATEMENT_WAL,
     /* the separate statements of the other strategies */
     STATEMENT_BEGIN,
     STATEMENT_LOCK,

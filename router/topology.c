@@ -7,6 +7,8 @@
 
 #include <string.h>
 
+#include "router/router.h"
+
 const char *node_role_name(enum node_role role)
 {
     static const char *const names[] = {"unknown", "primary", "replica"};
@@ -42,7 +44,7 @@ static int32_t highest_timeline(const struct topology *topology, const char *sha
 
 /* The one primary, fenced or not. Two on the highest timeline are told apart by their epoch; if
  * that is equal too, nobody can know which one is right, so neither is. */
-static const struct topology_node *find_primary(const struct topology *topology, const char *shard)
+const struct topology_node *topology_primary(const struct topology *topology, const char *shard)
 {
     const int32_t timeline = highest_timeline(topology, shard);
     const struct topology_node *primary = NULL;
@@ -64,7 +66,7 @@ static const struct topology_node *find_primary(const struct topology *topology,
 
 const struct topology_node *route_write(const struct topology *topology, const char *shard)
 {
-    const struct topology_node *primary = find_primary(topology, shard);
+    const struct topology_node *primary = topology_primary(topology, shard);
     return primary && !primary->fenced ? primary : NULL;
 }
 
@@ -79,9 +81,12 @@ int64_t topology_staleness_us(const struct topology_node *node, int64_t now_us)
 }
 
 static bool fresh_replica(const struct topology *topology, const struct topology_node *node,
-                          const char *shard, int64_t max_staleness_us, int64_t now_us)
+                          const char *shard, int64_t max_staleness_us,
+                          const struct read_token *token, int64_t now_us)
 {
     if (!of_shard(node, shard) || !node->up || node->role != NODE_REPLICA)
+        return false;
+    if (token && (node->timeline != token->timeline || node->lsn < token->lsn))
         return false;
     int64_t staleness_us = topology_staleness_us(node, now_us);
     if (staleness_us == STALENESS_UNKNOWN)
@@ -91,16 +96,18 @@ static bool fresh_replica(const struct topology *topology, const struct topology
 }
 
 const struct topology_node *route_read(const struct topology *topology, const char *shard,
-                                       int64_t max_staleness_us, int64_t now_us, unsigned turn)
+                                       int64_t max_staleness_us, const struct read_token *token,
+                                       int64_t now_us, unsigned turn)
 {
     size_t fresh = 0;
     for (size_t i = 0; i < topology->node_count; i++)
-        fresh += fresh_replica(topology, &topology->nodes[i], shard, max_staleness_us, now_us);
+        fresh +=
+            fresh_replica(topology, &topology->nodes[i], shard, max_staleness_us, token, now_us);
     if (fresh == 0)
-        return find_primary(topology, shard);
+        return topology_primary(topology, shard);
     size_t skip = turn % fresh;
     for (size_t i = 0; i < topology->node_count; i++) {
-        if (fresh_replica(topology, &topology->nodes[i], shard, max_staleness_us, now_us) &&
+        if (fresh_replica(topology, &topology->nodes[i], shard, max_staleness_us, token, now_us) &&
             skip-- == 0)
             return &topology->nodes[i];
     }

@@ -16,6 +16,8 @@
 
 #include "shardmap/shardmap.h"
 
+struct read_token;
+
 enum node_role { NODE_UNKNOWN, NODE_PRIMARY, NODE_REPLICA };
 
 #define STALENESS_UNKNOWN (-1)
@@ -52,13 +54,19 @@ const struct topology_node *topology_find(const struct topology *topology, const
  * among the shard's nodes. NULL if there is none now. */
 const struct topology_node *route_write(const struct topology *topology, const char *shard);
 
+/* The shard's one primary, fenced or not: whose WAL is the truth. NULL if there is none now. */
+const struct topology_node *topology_primary(const struct topology *topology, const char *shard);
+
 /* Staleness now of what the node said at sampled_us; STALENESS_UNKNOWN stays unknown. */
 int64_t topology_staleness_us(const struct topology_node *node, int64_t now_us);
 
 /* The node for a read: an up replica whose staleness is known and at most max_staleness_us, chosen
  * by `turn` among equals; else the primary; else NULL. With STALENESS_ANY a replica of unknown age
- * counts too, if it is on the highest timeline seen. */
+ * counts too, if it is on the highest timeline seen. With a token (NULL: none) a replica counts
+ * only if it has replayed the token's LSN on the token's timeline; an LSN of another timeline says
+ * nothing. */
 const struct topology_node *route_read(const struct topology *topology, const char *shard,
-                                       int64_t max_staleness_us, int64_t now_us, unsigned turn);
+                                       int64_t max_staleness_us, const struct read_token *token,
+                                       int64_t now_us, unsigned turn);
 
 #endif

@@ -34,27 +34,27 @@ static void on_seatmap(void *arg, const struct route *route, enum sg_error error
     rig_answered(arg, error, route);
 }
 
-static struct ticket *get_booking(struct rig *rig)
+static struct errand *get_booking(struct rig *rig)
 {
-    struct ticket *ticket = rig_ticket(rig);
-    assert_int_equal(router_booking_get(rig->router, 5, some_booking, on_booking, ticket), SG_OK);
-    return ticket;
+    struct errand *errand = rig_errand(rig);
+    assert_int_equal(router_booking_get(rig->router, 5, some_booking, on_booking, errand), SG_OK);
+    return errand;
 }
 
-static struct ticket *get_seatmap(struct rig *rig, int64_t event_id)
+static struct errand *get_seatmap(struct rig *rig, int64_t event_id)
 {
-    struct ticket *ticket = rig_ticket(rig);
-    assert_int_equal(router_seatmap(rig->router, event_id, -1, on_seatmap, ticket), SG_OK);
-    assert_int_equal(ticket->answers, 0);
-    return ticket;
+    struct errand *errand = rig_errand(rig);
+    assert_int_equal(router_seatmap(rig->router, event_id, -1, NULL, on_seatmap, errand), SG_OK);
+    assert_int_equal(errand->answers, 0);
+    return errand;
 }
 
-static struct ticket *create_event(struct rig *rig)
+static struct errand *create_event(struct rig *rig)
 {
-    struct ticket *ticket = rig_ticket(rig);
+    struct errand *errand = rig_errand(rig);
     struct event_new event = {.name = "New", .rows = 10, .cols = 10, .shard = "alpha"};
-    assert_int_equal(router_event_create(rig->router, &event, on_rig_event, ticket), SG_OK);
-    return ticket;
+    assert_int_equal(router_event_create(rig->router, &event, on_rig_event, errand), SG_OK);
+    return errand;
 }
 
 static bool hangs(struct rig_server *server, struct fake_session *session)
@@ -100,8 +100,8 @@ static void test_reads_go_to_the_replica(void **state)
     rig_check_once(rig);
     rig_check_errors(rig, 0, 52, SG_OK);
     assert_int_equal(rig->servers[ALPHA_2].reads, 52);
-    assert_string_equal(rig->tickets[0].route.node, "alpha-2");
-    assert_true(rig->tickets[0].route.staleness_us >= 1000);
+    assert_string_equal(rig->errands[0].route.node, "alpha-2");
+    assert_true(rig->errands[0].route.staleness_us >= 1000);
 }
 
 static void test_a_dead_replica_costs_nobody_an_answer(void **state)
@@ -117,8 +117,8 @@ static void test_a_dead_replica_costs_nobody_an_answer(void **state)
     rig_wait(rig);
     rig_check_once(rig);
     rig_check_errors(rig, 0, 30, SG_OK);
-    assert_string_equal(rig->tickets[0].route.node, "alpha-1");
-    assert_int_equal(rig->tickets[0].route.staleness_us, 0);
+    assert_string_equal(rig->errands[0].route.node, "alpha-1");
+    assert_int_equal(rig->errands[0].route.staleness_us, 0);
     assert_true(rig->suspects > 0);
 }
 
@@ -168,9 +168,9 @@ static void test_a_replica_has_not_the_last_word(void **state)
     get_seatmap(rig, 5);
     rig_wait(rig);
     rig_check_once(rig);
-    assert_int_equal(rig->tickets[4].error, SG_UNKNOWN_EVENT);
-    assert_int_equal(rig->tickets[5].error, SG_UNKNOWN_BOOKING);
-    assert_int_equal(rig->tickets[6].error, SG_UNKNOWN_EVENT);
+    assert_int_equal(rig->errands[4].error, SG_UNKNOWN_EVENT);
+    assert_int_equal(rig->errands[5].error, SG_UNKNOWN_BOOKING);
+    assert_int_equal(rig->errands[6].error, SG_UNKNOWN_EVENT);
     assert_int_equal(rig->servers[ALPHA_1].reads, 6);
 }
 
@@ -189,7 +189,7 @@ static void test_a_refused_second_question_is_no_404(void **state)
     rig_wait(rig);
     rig_check_once(rig);
     for (int i = 0; i < 3; i++)
-        assert_int_equal(sg_error_http_status(rig->tickets[i].error), 503);
+        assert_int_equal(sg_error_http_status(rig->errands[i].error), 503);
 }
 
 static void test_more_than_the_pipelines_hold(void **state)
@@ -229,10 +229,10 @@ static void test_the_queue_is_bounded(void **state)
     rig->servers[ALPHA_2].instead = hangs;
     for (int i = 0; i < 5; i++)
         rig_get_event(rig, 5);
-    struct ticket *refused = rig_ticket(rig);
+    struct errand *refused = rig_errand(rig);
     assert_int_equal(router_event_get(rig->router, 5, on_rig_event, refused), SG_OVERLOADED);
-    assert_int_equal(router_seatmap(rig->router, 5, -1, on_seatmap, refused), SG_OVERLOADED);
-    rig->ticket_count--;
+    assert_int_equal(router_seatmap(rig->router, 5, -1, NULL, on_seatmap, refused), SG_OVERLOADED);
+    rig->errand_count--;
     fake_cut(rig->servers[ALPHA_2].postgres);
     rig->servers[ALPHA_2].instead = NULL;
     rig_wait(rig);
@@ -264,12 +264,12 @@ static void test_deadlines_say_what_is_known(void **state)
     rig_publish_topology(rig, &(struct rig_topology){.replica_down = true});
     rig_get_event(rig, 5);
     rig_wait(rig);
-    assert_int_equal(rig->tickets[4].error, SG_SHARD_UNAVAILABLE);
+    assert_int_equal(rig->errands[4].error, SG_SHARD_UNAVAILABLE);
 }
 
-static void publish_and_ask(struct ticket *ticket)
+static void publish_and_ask(struct errand *errand)
 {
-    struct rig *rig = ticket->rig;
+    struct rig *rig = errand->rig;
     rig_publish_map(rig, &(struct rig_map){.version = 2, .without_replica = true});
     rig_get_event(rig, 5);
 }
@@ -283,13 +283,13 @@ static void test_the_map_changes_in_a_deadline_s_callback(void **state)
     rig->servers[ALPHA_2].instead = hangs;
     for (int i = 0; i < 3; i++)
         rig_get_event(rig, 5);
-    rig->tickets[0].then = publish_and_ask;
+    rig->errands[0].then = publish_and_ask;
     rig_publish_topology(rig,
                          &(struct rig_topology){.alpha_primary = "alpha-1", .replica_down = true});
     rig_wait(rig);
     rig_check_once(rig);
     rig_check_errors(rig, 0, 3, SG_DEADLINE);
-    assert_int_equal(rig->tickets[3].error, SG_OK);
+    assert_int_equal(rig->errands[3].error, SG_OK);
 }
 
 /* --- maps that change --------------------------------------------------------------------------
@@ -303,10 +303,10 @@ static void test_the_map_changes_in_a_callback(void **state)
         rig_get_event(rig, 5);
     get_seatmap(rig, 5);
     get_booking(rig);
-    rig->tickets[1].then = publish_and_ask;
+    rig->errands[1].then = publish_and_ask;
     rig_wait(rig);
     rig_check_once(rig);
-    rig_check_errors(rig, 0, rig->ticket_count, SG_OK);
+    rig_check_errors(rig, 0, rig->errand_count, SG_OK);
     turn_until(rig->base, rig_sessions(rig, ALPHA_2) == 0);
 }
 
@@ -315,7 +315,7 @@ static void test_the_map_changes_in_the_last_callback(void **state)
     struct rig *rig = *state;
     rig_start_ready(rig);
     rig_get_event(rig, 5);
-    rig->tickets[0].then = publish_and_ask;
+    rig->errands[0].then = publish_and_ask;
     rig_wait(rig);
     rig_check_once(rig);
     rig_check_errors(rig, 0, 2, SG_OK);
@@ -353,7 +353,7 @@ static void test_a_pool_retires_when_its_calls_are_done(void **state)
     rig_check_once(rig);
     rig_check_errors(rig, 0, 5, SG_OK);
     for (int i = 0; i < 5; i++)
-        assert_string_equal(rig->tickets[i].route.node, "beta-1");
+        assert_string_equal(rig->errands[i].route.node, "beta-1");
     turn_until(rig->base, rig_sessions(rig, BETA_1) == 0);
 }
 
@@ -380,9 +380,9 @@ static void test_a_node_that_moved_is_asked_where_it_is(void **state)
 /* --- many at once ------------------------------------------------------------------------------
  */
 
-static void ask_seatmap_again(struct ticket *ticket)
+static void ask_seatmap_again(struct errand *errand)
 {
-    get_seatmap(ticket->rig, 5);
+    get_seatmap(errand->rig, 5);
 }
 
 static void test_readers_share_a_flight(void **state)
@@ -392,7 +392,7 @@ static void test_readers_share_a_flight(void **state)
     rig_start_ready(rig);
     for (int i = 0; i < 20; i++)
         get_seatmap(rig, 5);
-    rig->tickets[3].then = ask_seatmap_again;
+    rig->errands[3].then = ask_seatmap_again;
     rig_wait(rig);
     rig_check_once(rig);
     rig_check_errors(rig, 0, 21, SG_OK);
@@ -411,8 +411,8 @@ static void test_a_recent_seatmap_is_served_again(void **state)
     rig_wait(rig);
     rig_check_once(rig);
     assert_int_equal(rig->servers[ALPHA_2].reads, 1);
-    for (unsigned i = 1; i < rig->ticket_count; i++) /* its age counts from the question */
-        assert_true(rig->tickets[i].route.staleness_us >= rig->tickets[0].route.staleness_us);
+    for (unsigned i = 1; i < rig->errand_count; i++) /* its age counts from the question */
+        assert_true(rig->errands[i].route.staleness_us >= rig->errands[0].route.staleness_us);
     get_seatmap(rig, 5); /* due, but not yet given, when the router goes */
     rig_stop(rig);
     rig_check_once(rig);
@@ -420,9 +420,9 @@ static void test_a_recent_seatmap_is_served_again(void **state)
 
 static void on_page(void *arg, enum sg_error error, const struct event_page *page)
 {
-    struct ticket *ticket = arg;
-    ticket->seat_count = error == SG_OK ? page->missing_count : 99;
-    rig_answered(ticket, error, NULL);
+    struct errand *errand = arg;
+    errand->seat_count = error == SG_OK ? page->missing_count : 99;
+    rig_answered(errand, error, NULL);
 }
 
 static void test_a_list_is_partial_when_a_shard_is_dead(void **state)
@@ -432,16 +432,16 @@ static void test_a_list_is_partial_when_a_shard_is_dead(void **state)
     rig_start_ready(rig);
     rig_publish_topology(rig,
                          &(struct rig_topology){.alpha_primary = "alpha-1", .beta_down = true});
-    struct ticket *ticket = rig_ticket(rig);
-    assert_int_equal(router_event_list(rig->router, 0, 10, on_page, ticket), SG_OK);
+    struct errand *errand = rig_errand(rig);
+    assert_int_equal(router_event_list(rig->router, 0, 10, on_page, errand), SG_OK);
     rig_wait(rig);
     rig_check_errors(rig, 0, 1, SG_OK);
-    assert_int_equal(ticket->seat_count, 1);
+    assert_int_equal(errand->seat_count, 1);
     rig_publish_topology(rig, &(struct rig_topology){.replica_down = true, .beta_down = true});
-    ticket = rig_ticket(rig);
-    assert_int_equal(router_event_list(rig->router, 0, 10, on_page, ticket), SG_OK);
+    errand = rig_errand(rig);
+    assert_int_equal(router_event_list(rig->router, 0, 10, on_page, errand), SG_OK);
     rig_wait(rig);
-    assert_int_equal(ticket->error, SG_SHARD_UNAVAILABLE);
+    assert_int_equal(errand->error, SG_SHARD_UNAVAILABLE);
     rig_check_once(rig);
 }
 
@@ -458,14 +458,14 @@ static void test_free_answers_everybody(void **state)
         rig_get_event(rig, 5);
         get_booking(rig);
         get_seatmap(rig, 5 + i);
-        assert_int_equal(router_event_list(rig->router, 0, 10, on_page, rig_ticket(rig)), SG_OK);
+        assert_int_equal(router_event_list(rig->router, 0, 10, on_page, rig_errand(rig)), SG_OK);
     }
     create_event(rig);
     turn_for(rig->base, 10);
     rig_stop(rig);
-    assert_int_equal(rig->answers, rig->ticket_count);
+    assert_int_equal(rig->answers, rig->errand_count);
     rig_check_once(rig);
-    assert_int_equal(rig->tickets[rig->ticket_count - 1].error, SG_OUTCOME_UNKNOWN);
+    assert_int_equal(rig->errands[rig->errand_count - 1].error, SG_OUTCOME_UNKNOWN);
     turn_until(rig->base, rig_sessions(rig, ALPHA_1) == 0 && rig_sessions(rig, ALPHA_2) == 0);
 }
 
@@ -504,7 +504,7 @@ static void test_a_stormy_day(void **state)
     for (int i = 0; i < NODES; i++)
         rig->servers[i].instead = misbehaves_at_random;
     rig_start(rig);
-    while (clock_mono_us() < end_us && rig->ticket_count < TICKETS_MAX - 100) {
+    while (clock_mono_us() < end_us && rig->errand_count < ERRANDS_MAX - 100) {
         for (unsigned i = arc4random_uniform(3); i; i--)
             rig_get_event(rig, 5);
         if (arc4random_uniform(2))

@@ -77,6 +77,9 @@ struct fake_session {
 };
 
 typedef void fake_execute_fn(void *arg, struct fake_session *session);
+/* The simple protocol: 'Q' a query, 'd' COPY data, 'c' its end, 'f' given up. */
+typedef void fake_simple_fn(void *arg, struct fake_session *session, char type, const char *body,
+                            size_t len);
 
 struct fake_postgres {
     struct event_base *base;
@@ -91,6 +94,7 @@ struct fake_postgres {
     unsigned parsed;
     unsigned executed;
     fake_execute_fn *on_execute; /* NULL: one row, the number of the execution */
+    fake_simple_fn *on_simple;   /* NULL: not heard */
     void *arg;
 };
 
@@ -371,6 +375,9 @@ static inline void fake_hear(struct fake_session *session, char type, const char
         fake_bind(session, body);
     else if (type == 'E')
         fake_execute(session);
+    else if (session->server->on_simple)
+        session->server->on_simple(session->server->arg, session, type, body,
+                                   fake_u32(body - 4) - 4);
 }
 
 /* Takes the complete messages from `in`. */

@@ -96,10 +96,10 @@ static void test_bookings_are_answered_in_order(void **state)
     rig_check_once(rig);
     rig_check_errors(rig, 0, 100, SG_OK);
     for (unsigned i = 0; i < 100; i++) {
-        assert_int_equal(rig->tickets[i].order, i + 1);
+        assert_int_equal(rig->errands[i].order, i + 1);
         assert_int_equal(rig->asked[i].label, i + 1);
         assert_false(rig->asked[i].recheck);
-        assert_string_equal(rig->tickets[i].route.node, "alpha-1");
+        assert_string_equal(rig->errands[i].route.node, "alpha-1");
     }
     assert_true(rig->servers[ALPHA_1].batches >= 15);
     assert_int_equal(rig->servers[BETA_1].batches, 0);
@@ -147,8 +147,8 @@ static void check_asked_again(struct rig *rig, unsigned count)
     rig_check_once(rig);
     rig_check_errors(rig, 0, count, SG_OK);
     for (unsigned i = 0; i < count; i++) {
-        assert_false(rig->tickets[i].replayed);
-        assert_int_equal(rig->tickets[i].order, i + 1);
+        assert_false(rig->errands[i].replayed);
+        assert_int_equal(rig->errands[i].order, i + 1);
     }
     assert_true(rig->suspects > 0);
 }
@@ -219,8 +219,8 @@ static void test_poison_fails_alone(void **state)
     rig_check_once(rig);
     for (unsigned i = 0; i < 64; i++) {
         bool poison = (i + 1) % 10 == 7;
-        assert_int_equal(rig->tickets[i].error, poison ? SG_INTERNAL : SG_OK);
-        assert_int_equal(rig->tickets[i].order, i + 1);
+        assert_int_equal(rig->errands[i].error, poison ? SG_INTERNAL : SG_OK);
+        assert_int_equal(rig->errands[i].order, i + 1);
     }
     assert_true(rig->servers[ALPHA_1].batches < 64); /* halves, not one by one */
 }
@@ -235,9 +235,9 @@ static void test_nonsense_answers_nobody_wrongly(void **state)
         rig_book(rig, 5);
     rig_wait(rig);
     rig_check_once(rig);
-    assert_int_equal(rig->tickets[1].error, SG_SEATS_TAKEN); /* the one that it answered */
-    assert_int_equal(rig->tickets[1].seat_count, 1);
-    assert_int_equal(sg_error_http_status(rig->tickets[0].error), 503);
+    assert_int_equal(rig->errands[1].error, SG_SEATS_TAKEN); /* the one that it answered */
+    assert_int_equal(rig->errands[1].seat_count, 1);
+    assert_int_equal(sg_error_http_status(rig->errands[0].error), 503);
 }
 
 /* --- deadlines ---------------------------------------------------------------------------------
@@ -295,16 +295,16 @@ static void test_a_late_answer_is_swallowed(void **state)
 static void test_the_queue_is_bounded(void **state)
 {
     struct rig *rig = *state;
-    struct ticket *ticket = rig_ticket(rig);
+    struct errand *errand = rig_errand(rig);
     struct seat seat = {1, 1};
     struct book_request request = {
         .event_id = 5, .user_id = "u", .seats = &seat, .seat_count = 1, .request_id = "r"};
     rig->settings.booking.queue_max = 10;
     rig_start_ready(rig);
-    rig->ticket_count = 0;
+    rig->errand_count = 0;
     for (int i = 0; i < 10; i++)
         rig_book(rig, 5);
-    assert_int_equal(router_book(rig->router, &request, on_rig_booked, ticket), SG_OVERLOADED);
+    assert_int_equal(router_book(rig->router, &request, on_rig_booked, errand), SG_OVERLOADED);
     rig_book(rig, 1500); /* another shard has its own bound */
     rig_wait(rig);
     rig_check_once(rig);
@@ -351,13 +351,13 @@ static void test_a_lane_retires_by_itself(void **state)
     fake_wake(held_session);
     rig_wait(rig);
     rig_check_errors(rig, 0, 1, SG_OK);
-    assert_int_equal(rig->tickets[0].route.map_version, 1);
+    assert_int_equal(rig->errands[0].route.map_version, 1);
     turn_until(rig->base, rig_sessions(rig, BETA_1) == 0);
 }
 
-static void publish_and_book(struct ticket *ticket)
+static void publish_and_book(struct errand *errand)
 {
-    struct rig *rig = ticket->rig;
+    struct rig *rig = errand->rig;
     rig_publish_map(rig, &(struct rig_map){.version = 2, .without_beta = true});
     rig_book(rig, 5);
 }
@@ -369,11 +369,11 @@ static void test_the_map_changes_in_a_callback(void **state)
     rig_start_ready(rig);
     for (int i = 0; i < 3; i++)
         rig_book(rig, 1500);
-    rig->tickets[0].then = publish_and_book;
-    rig->tickets[2].then = publish_and_book;
+    rig->errands[0].then = publish_and_book;
+    rig->errands[2].then = publish_and_book;
     rig_wait(rig);
     rig_check_once(rig);
-    rig_check_errors(rig, 0, rig->ticket_count, SG_OK);
+    rig_check_errors(rig, 0, rig->errand_count, SG_OK);
     turn_until(rig->base, rig_sessions(rig, BETA_1) == 0);
 }
 
@@ -410,7 +410,7 @@ static void test_a_new_primary_is_asked_what_became_of_it(void **state)
         assert_int_equal(rig->asked[i].node, ALPHA_2);
         assert_true(rig->asked[i].recheck);
         assert_int_equal(rig->asked[i].epoch, 2);
-        assert_string_equal(rig->tickets[i].route.node, "alpha-2");
+        assert_string_equal(rig->errands[i].route.node, "alpha-2");
     }
 }
 
@@ -428,6 +428,97 @@ static void test_no_primary_then_one(void **state)
     rig_check_once(rig);
     rig_check_errors(rig, 0, 3, SG_OK);
     assert_false(rig->asked[0].recheck);
+}
+
+/* --- tokens ------------------------------------------------------------------------------------
+ */
+
+static void test_a_booking_brings_a_token(void **state)
+{
+    struct rig *rig = *state;
+    rig_start_ready(rig);
+    rig_book(rig, 5);
+    rig_book(rig, 1500);
+    rig_wait(rig);
+    rig_check_errors(rig, 0, 2, SG_OK);
+    for (int i = 0; i < 2; i++) {
+        assert_string_equal(rig->errands[i].token.shard, i ? "beta" : "alpha");
+        assert_int_equal(rig->errands[i].token.timeline, 3);
+        assert_int_equal(rig->errands[i].token.lsn, 0x16B3748);
+    }
+}
+
+static bool refuses_wal(struct rig_server *server, struct fake_session *session)
+{
+    (void)server;
+    fake_error(session, "55000");
+    return true;
+}
+
+static bool talks_nonsense_of_wal(struct rig_server *server, struct fake_session *session)
+{
+    static const char *const values[] = {"here", "there"};
+    (void)server;
+    fake_describe(session, 2);
+    fake_row(session, 2, values);
+    fake_complete(session, "SELECT 1");
+    return true;
+}
+
+static bool gives_one_column_of_wal(struct rig_server *server, struct fake_session *session)
+{
+    (void)server;
+    fake_value(session, "0/16B3748");
+    return true;
+}
+
+static bool dies_at_wal_once(struct rig_server *server, struct fake_session *session)
+{
+    server->wal = NULL;
+    fake_end(session);
+    return true;
+}
+
+/* The booking stands, without a token. */
+static void test_a_token_that_got_lost_fails_nobody(void **state)
+{
+    bool (*const worse[])(struct rig_server *, struct fake_session *) = {
+        refuses_wal, talks_nonsense_of_wal, gives_one_column_of_wal};
+    struct rig *rig = *state;
+    rig_start_ready(rig);
+    for (unsigned i = 0; i < 3; i++) {
+        rig->servers[ALPHA_1].wal = worse[i];
+        rig_book(rig, 5);
+        rig_wait(rig);
+        rig_check_errors(rig, i, i + 1, SG_OK);
+        assert_int_equal(rig->errands[i].token.lsn, 0);
+        assert_int_equal(rig->servers[ALPHA_1].batches, i + 1); /* asked once */
+    }
+    rig->servers[ALPHA_1].wal = dies_at_wal_once; /* nothing was confirmed: asked again */
+    rig_book(rig, 5);
+    rig_wait(rig);
+    rig_check_once(rig);
+    rig_check_errors(rig, 3, 4, SG_OK);
+    assert_true(rig->asked[4].recheck);
+    assert_int_equal(rig->errands[3].token.lsn, 0x16B3748);
+}
+
+static const char *is_taken(struct rig_server *server, const struct asked *asked)
+{
+    (void)server;
+    (void)asked;
+    return "seats_taken";
+}
+
+static void test_a_refusal_has_no_token(void **state)
+{
+    struct rig *rig = *state;
+    rig_start_ready(rig);
+    rig->servers[ALPHA_1].outcome = is_taken;
+    rig_book(rig, 5);
+    rig_wait(rig);
+    rig_check_errors(rig, 0, 1, SG_SEATS_TAKEN);
+    assert_int_equal(rig->errands[0].token.lsn, 0);
 }
 
 /* --- all of it together ------------------------------------------------------------------------
@@ -481,7 +572,7 @@ static void test_a_stormy_day(void **state)
         rig->servers[i].outcome = answers_at_random;
     }
     rig_start(rig);
-    while (clock_mono_us() < end_us && rig->ticket_count < TICKETS_MAX - 100) {
+    while (clock_mono_us() < end_us && rig->errand_count < ERRANDS_MAX - 100) {
         for (unsigned i = arc4random_uniform(4); i; i--)
             rig_book(rig, arc4random_uniform(20) + 1);
         if (arc4random_uniform(300) == 0)
@@ -522,6 +613,9 @@ int main(void)
         RIG_TEST(test_a_node_that_moved_is_followed),
         RIG_TEST(test_a_new_primary_is_asked_what_became_of_it),
         RIG_TEST(test_no_primary_then_one),
+        RIG_TEST(test_a_booking_brings_a_token),
+        RIG_TEST(test_a_token_that_got_lost_fails_nobody),
+        RIG_TEST(test_a_refusal_has_no_token),
         RIG_TEST(test_a_stormy_day),
     };
     log_setup(LOG_LEVEL_ERROR, false);

@@ -26,6 +26,8 @@ struct letter {
     enum pgreply_kind kind;
     char sqlstate[6];
     char value[VALUE_MAX]; /* of the first row */
+    bool has_behind;
+    char behind[VALUE_MAX]; /* likewise */
     char message[64];
 };
 
@@ -90,6 +92,9 @@ static void on_reply(void *arg, const struct pgreply *reply)
     memcpy(letter->sqlstate, reply->sqlstate, sizeof(letter->sqlstate));
     if (reply->kind == PGREPLY_ROWS && PQntuples(reply->result))
         snprintf(letter->value, sizeof(letter->value), "%s", PQgetvalue(reply->result, 0, 0));
+    letter->has_behind = reply->behind != NULL;
+    if (reply->behind && PQntuples(reply->behind))
+        snprintf(letter->behind, sizeof(letter->behind), "%s", PQgetvalue(reply->behind, 0, 0));
     if (reply->kind != PGREPLY_ROWS) {
         assert_non_null(reply->message);
         snprintf(letter->message, sizeof(letter->message), "%s", reply->message);
@@ -934,6 +939,178 @@ static void test_a_stormy_day(void **state)
     check_comes_back(rig);
 }
 
+/* --- a transaction and what is behind it ------------------------------------------------------ */
+
+static char heard[256];      /* what the server was asked, with blanks */
+static const char *fails_at; /* the statement that is refused; NULL: none */
+static const char *dies_at;  /* the statement at which the server ends, unanswered */
+static bool fails_at_the_sync;
+
+static void answer_transaction(void *arg, struct fake_session *session)
+{
+    const char *statement = session->statement;
+    size_t len = strlen(heard);
+    (void)arg;
+    snprintf(heard + len, sizeof(heard) - len, "%s ", statement);
+    if (fails_at && strcmp(statement, fails_at) == 0)
+        fake_error(session, "40001");
+    else if (dies_at && strcmp(statement, dies_at) == 0)
+        fake_end(session);
+    else if (strcmp(statement, "wal") == 0)
+        fake_value(session, "0/16B3748");
+    else if (strcmp(statement, "event") == 0)
+        fake_value(session, "x");
+    else
+        fake_command(session, "DONE");
+    if (fails_at_the_sync && strcmp(statement, "wal") == 0)
+        fake_error_at_sync(session, "57P01");
+}
+
+static bool send_committed(struct rig *rig)
+{
+    struct params params;
+    struct letter *letter = &rig->letters[rig->sent];
+    *letter = (struct letter){.rig = rig};
+    params_init(&params);
+    params_i64(&params, 1);
+    bool sent =
+        pgconn_send_committed(rig->conn, STATEMENT_EVENT, &params, STATEMENT_WAL, on_reply, letter);
+    params_done(&params);
+    rig->sent += sent;
+    return sent;
+}
+
+/* Connected for writing, the server as told. */
+static void prepare_transaction(struct rig *rig, const char *failing, const char *deadly)
+{
+    heard[0] = '\0';
+    fails_at = failing;
+    dies_at = deadly;
+    fails_at_the_sync = false;
+    rig->server->on_execute = answer_transaction;
+    connect_as(rig, PGCONN_WRITE);
+    turn_until(rig->base, pgconn_is_ready(rig->conn));
+}
+
+static void test_a_transaction_and_what_is_behind_it(void **state)
+{
+    struct rig *rig = *state;
+    prepare_transaction(rig, NULL, NULL);
+    rig->server->byte_for_byte = true;
+    assert_true(send_one(rig));
+    assert_true(send_committed(rig));
+    assert_false(send_one(rig)); /* stays the last until it is answered */
+    assert_false(send_committed(rig));
+    turn_until(rig->base, rig->replied == 2);
+    assert_string_equal(heard, "event begin event commit wal ");
+    assert_false(rig->letters[0].has_behind);
+    assert_int_equal(rig->letters[1].kind, PGREPLY_ROWS);
+    assert_string_equal(rig->letters[1].value, "x");
+    assert_string_equal(rig->letters[1].behind, "0/16B3748");
+    assert_true(send_one(rig));
+    turn_until(rig->base, rig->replied == 3);
+}
+
+/* What comes after a statement that failed must not land in its transaction. */
+static void test_a_failed_transaction_is_rolled_back(void **state)
+{
+    struct rig *rig = *state;
+    prepare_transaction(rig, "event", NULL);
+    rig->chain = 1; /* the next statement is sent from the reply */
+    assert_true(send_committed(rig));
+    turn_until(rig->base, rig->replied == 1);
+    assert_int_equal(rig->letters[0].kind, PGREPLY_ERROR);
+    assert_string_equal(rig->letters[0].sqlstate, "40001");
+    assert_false(rig->letters[0].has_behind);
+    fails_at = NULL;
+    turn_until(rig->base, rig->replied == 2);
+    assert_string_equal(heard, "begin event rollback event ");
+    assert_int_equal(rig->letters[1].kind, PGREPLY_ROWS);
+    assert_int_equal(rig->lost, 0);
+}
+
+static void test_a_failed_commit_has_ended(void **state)
+{
+    struct rig *rig = *state;
+    prepare_transaction(rig, "commit", NULL);
+    assert_true(send_committed(rig));
+    turn_until(rig->base, rig->replied == 1);
+    assert_int_equal(rig->letters[0].kind, PGREPLY_ERROR); /* not the rows that came before */
+    assert_string_equal(rig->letters[0].sqlstate, "40001");
+    fails_at = NULL;
+    assert_true(send_one(rig));
+    turn_until(rig->base, rig->replied == 2);
+    assert_string_equal(heard, "begin event commit event "); /* nothing to roll back */
+}
+
+static void test_what_fails_behind_changes_nothing(void **state)
+{
+    struct rig *rig = *state;
+    prepare_transaction(rig, "wal", NULL);
+    assert_true(send_committed(rig));
+    turn_until(rig->base, rig->replied == 1);
+    assert_int_equal(rig->letters[0].kind, PGREPLY_ROWS);
+    assert_string_equal(rig->letters[0].value, "x");
+    assert_false(rig->letters[0].has_behind);
+    fails_at = NULL;
+    assert_true(send_one(rig));
+    turn_until(rig->base, rig->replied == 2);
+    assert_string_equal(heard, "begin event commit wal event ");
+}
+
+static void test_a_transaction_that_cannot_begin(void **state)
+{
+    struct rig *rig = *state;
+    prepare_transaction(rig, "begin", NULL);
+    assert_true(send_committed(rig));
+    turn_until(rig->base, rig->replied == 1);
+    assert_int_equal(rig->letters[0].kind, PGREPLY_ERROR);
+    fails_at = NULL;
+    assert_true(send_one(rig));
+    turn_until(rig->base, rig->replied == 2);
+    assert_string_equal(heard, "begin event ");
+}
+
+/* Whatever was said before: without the Sync it is a loss, and asked again by the owner. */
+static void test_a_transaction_cut_anywhere_is_lost(void **state)
+{
+    static const char *const places[] = {"begin", "event", "commit", "wal"};
+    struct rig *rig = *state;
+    prepare_transaction(rig, NULL, NULL);
+    for (unsigned i = 0; i < 4; i++) {
+        turn_until(rig->base, pgconn_is_ready(rig->conn));
+        dies_at = places[i];
+        assert_true(send_committed(rig));
+        turn_until(rig->base, rig->replied == i + 1);
+        assert_int_equal(rig->letters[i].kind, PGREPLY_LOST);
+        assert_false(rig->letters[i].has_behind);
+    }
+    dies_at = NULL;
+    turn_until(rig->base, pgconn_is_ready(rig->conn));
+}
+
+static void test_an_error_at_the_sync_of_a_transaction(void **state)
+{
+    struct rig *rig = *state;
+    prepare_transaction(rig, NULL, NULL);
+    fails_at_the_sync = true;
+    assert_true(send_committed(rig));
+    turn_until(rig->base, rig->replied == 1);
+    assert_int_equal(rig->letters[0].kind, PGREPLY_ERROR);
+}
+
+static void test_free_with_a_transaction_answered_in_part(void **state)
+{
+    struct rig *rig = *state;
+    prepare_transaction(rig, NULL, NULL);
+    rig->server->byte_for_byte = true;
+    assert_true(send_committed(rig));
+    turn_for(rig->base, 3);
+    give_up(rig);
+    assert_int_equal(rig->replied, 1);
+    turn_for(rig->base, 20);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -984,6 +1161,14 @@ int main(void)
         TEST(test_free_from_lost),
         TEST(test_free_from_a_failed_connect),
         TEST(test_free_at_any_moment_of_a_connect),
+        TEST(test_a_transaction_and_what_is_behind_it),
+        TEST(test_a_failed_transaction_is_rolled_back),
+        TEST(test_a_failed_commit_has_ended),
+        TEST(test_what_fails_behind_changes_nothing),
+        TEST(test_a_transaction_that_cannot_begin),
+        TEST(test_a_transaction_cut_anywhere_is_lost),
+        TEST(test_an_error_at_the_sync_of_a_transaction),
+        TEST(test_free_with_a_transaction_answered_in_part),
         TEST(test_a_stormy_day),
     };
     log_setup(LOG_LEVEL_ERROR, false);

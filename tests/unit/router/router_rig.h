@@ -21,7 +21,7 @@
 #include "router/router.h"
 #include "router/topology.h"
 
-#define TICKETS_MAX 4096
+#define ERRANDS_MAX 4096
 #define ASKED_MAX 65536
 
 enum rig_node { ALPHA_1, ALPHA_2, BETA_1, SPARE, NODES };
@@ -49,21 +49,23 @@ struct rig_server {
     bool knows_nothing; /* reads find no rows */
     /* What becomes of the next statements; NULL: all is well. True: it has answered itself. */
     bool (*instead)(struct rig_server *server, struct fake_session *session);
+    bool (*wal)(struct rig_server *server, struct fake_session *session); /* likewise, of "wal" */
     /* The outcome for one booking of a batch; NULL: booked. */
     const char *(*outcome)(struct rig_server *server, const struct asked *asked);
 };
 
 /* One request to the router, and what came back. */
-struct ticket {
+struct errand {
     struct rig *rig;
     unsigned answers;
     unsigned order; /* of its answer among all */
     enum sg_error error;
     bool replayed;
+    struct read_token token;
     char booking_id[ROUTER_UUID_LEN + 1];
     struct route route;
     size_t seat_count;
-    void (*then)(struct ticket *ticket); /* at its answer; NULL: nothing */
+    void (*then)(struct errand *errand); /* at its answer; NULL: nothing */
 };
 
 struct rig {
@@ -80,8 +82,8 @@ struct rig {
     struct router *router;
     unsigned suspects;
     unsigned answers;
-    unsigned ticket_count;
-    struct ticket tickets[TICKETS_MAX];
+    unsigned errand_count;
+    struct errand errands[ERRANDS_MAX];
     unsigned asked_count;
     struct asked asked[ASKED_MAX];
 };
@@ -116,6 +118,17 @@ static inline void rig_book_batch(struct rig_server *server, struct fake_session
         fake_row(session, 5, values);
     }
     fake_complete(session, "SELECT");
+}
+
+/* What is asked behind each batch. */
+static inline void rig_wal(struct rig_server *server, struct fake_session *session)
+{
+    static const char *const values[] = {"0/16B3748", "000000030000000000000001"};
+    if (server->wal && server->wal(server, session))
+        return;
+    fake_describe(session, 2);
+    fake_row(session, 2, values);
+    fake_complete(session, "SELECT 1");
 }
 
 static inline void rig_event(struct rig_server *server, struct fake_session *session)
@@ -155,10 +168,30 @@ static inline void rig_create_event(struct fake_session *session)
     fake_complete(session, "SELECT 1");
 }
 
+/* True for the statements that come with each batch. */
+static inline bool rig_around_a_batch(struct rig_server *server, struct fake_session *session)
+{
+    const char *statement = session->statement;
+    if (strcmp(statement, "begin") == 0)
+        fake_command(session, "BEGIN");
+    else if (strcmp(statement, "commit") == 0)
+        fake_command(session, "COMMIT");
+    else if (strcmp(statement, "rollback") == 0)
+        fake_command(session, "ROLLBACK");
+    else if (strcmp(statement, "wal") == 0)
+        rig_wal(server, session);
+    else
+        return false;
+    return true;
+}
+
 static inline void on_rig_execute(void *arg, struct fake_session *session)
 {
     struct rig_server *server = arg;
     const char *statement = session->statement;
+    if (server->rig->settings.booking.strategy == STRATEGY_BATCHED &&
+        rig_around_a_batch(server, session))
+        return;
     if (server->instead && server->instead(server, session))
         return;
     if (strcmp(statement, "book_batch") == 0) {
@@ -259,45 +292,46 @@ static const struct rig_topology all_is_well = {.alpha_primary = "alpha-1"};
 /* --- requests ----------------------------------------------------------------------------------
  */
 
-static inline struct ticket *rig_ticket(struct rig *rig)
+static inline struct errand *rig_errand(struct rig *rig)
 {
-    struct ticket *ticket = &rig->tickets[rig->ticket_count];
-    assert_true(rig->ticket_count++ < TICKETS_MAX);
-    *ticket = (struct ticket){.rig = rig};
-    return ticket;
+    struct errand *errand = &rig->errands[rig->errand_count];
+    assert_true(rig->errand_count++ < ERRANDS_MAX);
+    *errand = (struct errand){.rig = rig};
+    return errand;
 }
 
-static inline void rig_answered(struct ticket *ticket, enum sg_error error,
+static inline void rig_answered(struct errand *errand, enum sg_error error,
                                 const struct route *route)
 {
-    ticket->answers++;
-    ticket->order = ++ticket->rig->answers;
-    ticket->error = error;
+    errand->answers++;
+    errand->order = ++errand->rig->answers;
+    errand->error = error;
     if (route)
-        ticket->route = *route;
-    if (ticket->then)
-        ticket->then(ticket);
+        errand->route = *route;
+    if (errand->then)
+        errand->then(errand);
 }
 
 static inline void on_rig_booked(void *arg, const struct book_result *result)
 {
-    struct ticket *ticket = arg;
-    ticket->replayed = result->replayed;
-    ticket->seat_count = result->seat_count;
-    memcpy(ticket->booking_id, result->booking_id, sizeof(ticket->booking_id));
-    rig_answered(ticket, result->error, &result->route);
+    struct errand *errand = arg;
+    errand->replayed = result->replayed;
+    errand->token = result->token;
+    errand->seat_count = result->seat_count;
+    memcpy(errand->booking_id, result->booking_id, sizeof(errand->booking_id));
+    rig_answered(errand, result->error, &result->route);
 }
 
-/* Books seat (1, label), its number among the tickets from 1. */
-static inline struct ticket *rig_book(struct rig *rig, int64_t event_id)
+/* Books seat (1, label), its number among the errands from 1. */
+static inline struct errand *rig_book(struct rig *rig, int64_t event_id)
 {
-    struct ticket *ticket = rig_ticket(rig);
-    struct seat seat = {.row = 1, .col = (int32_t)rig->ticket_count};
+    struct errand *errand = rig_errand(rig);
+    struct seat seat = {.row = 1, .col = (int32_t)rig->errand_count};
     struct book_request request = {
         .event_id = event_id, .user_id = "u-1", .seats = &seat, .seat_count = 1, .request_id = "r"};
-    assert_int_equal(router_book(rig->router, &request, on_rig_booked, ticket), SG_OK);
-    assert_int_equal(ticket->answers, 0); /* never from inside the call */
-    return ticket;
+    assert_int_equal(router_book(rig->router, &request, on_rig_booked, errand), SG_OK);
+    assert_int_equal(errand->answers, 0); /* never from inside the call */
+    return errand;
 }
 
 static inline void on_rig_event(void *arg, const struct route *route, enum sg_error error,
@@ -307,31 +341,31 @@ static inline void on_rig_event(void *arg, const struct route *route, enum sg_er
     rig_answered(arg, error, route);
 }
 
-static inline struct ticket *rig_get_event(struct rig *rig, int64_t event_id)
+static inline struct errand *rig_get_event(struct rig *rig, int64_t event_id)
 {
-    struct ticket *ticket = rig_ticket(rig);
-    assert_int_equal(router_event_get(rig->router, event_id, on_rig_event, ticket), SG_OK);
-    assert_int_equal(ticket->answers, 0);
-    return ticket;
+    struct errand *errand = rig_errand(rig);
+    assert_int_equal(router_event_get(rig->router, event_id, on_rig_event, errand), SG_OK);
+    assert_int_equal(errand->answers, 0);
+    return errand;
 }
 
 static inline void rig_wait(struct rig *rig)
 {
-    turn_until(rig->base, rig->answers == rig->ticket_count);
+    turn_until(rig->base, rig->answers == rig->errand_count);
 }
 
 /* Everybody has got one answer. */
 static inline void rig_check_once(const struct rig *rig)
 {
-    for (unsigned i = 0; i < rig->ticket_count; i++)
-        assert_int_equal(rig->tickets[i].answers, 1);
+    for (unsigned i = 0; i < rig->errand_count; i++)
+        assert_int_equal(rig->errands[i].answers, 1);
 }
 
 static inline void rig_check_errors(const struct rig *rig, unsigned from, unsigned to,
                                     enum sg_error error)
 {
     for (unsigned i = from; i < to; i++)
-        assert_string_equal(sg_error_code(rig->tickets[i].error), sg_error_code(error));
+        assert_string_equal(sg_error_code(rig->errands[i].error), sg_error_code(error));
 }
 
 /* Connections to the node. */

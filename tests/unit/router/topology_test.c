@@ -1,6 +1,6 @@
 /*
  * Goal: a write goes to the one right primary or nowhere; a read never goes to a replica that is
- * staler than asked.
+ * staler than asked, nor to one that has not replayed what the reader has seen.
  * Method: tables of small topologies; for each the node that must be chosen, "-" for none.
  *
  * SPDX-License-Identifier: MIT
@@ -16,6 +16,7 @@
 
 #include <cmocka.h>
 
+#include "router/router.h"
 #include "router/topology.h"
 
 struct row {
@@ -145,7 +146,8 @@ static void stories_hold(void **state)
         const struct story *story = &stories[i];
         struct topology *topology = build(story->rows);
         expect(story->name, "write", route_write(topology, "a"), story->write);
-        expect(story->name, "read", route_read(topology, "a", BOUND_US, NOW_US, 0), story->read);
+        expect(story->name, "read", route_read(topology, "a", BOUND_US, NULL, NOW_US, 0),
+               story->read);
         free(topology);
     }
 }
@@ -164,13 +166,72 @@ static void turns_spread_over_fresh_replicas_alone(void **state)
     int a2 = 0;
     int a4 = 0;
     for (unsigned turn = 0; turn < 100; turn++) {
-        const struct topology_node *node = route_read(topology, "a", BOUND_US, NOW_US, turn);
+        const struct topology_node *node = route_read(topology, "a", BOUND_US, NULL, NOW_US, turn);
         a2 += strcmp(node->name, "a2") == 0;
         a4 += strcmp(node->name, "a4") == 0;
     }
     assert_int_equal(a2, 50);
     assert_int_equal(a4, 50);
-    assert_non_null(route_read(topology, "a", BOUND_US, NOW_US, UINT32_MAX));
+    assert_non_null(route_read(topology, "a", BOUND_US, NULL, NOW_US, UINT32_MAX));
+    free(topology);
+}
+
+struct token_story {
+    const char *name;
+    int32_t timeline; /* of the replica a2; the primary a1 is on 2 */
+    uint64_t lsn;
+    bool primary_up;
+    int64_t staleness_us;
+    const char *read; /* with the token a.2.100 */
+};
+
+static const struct token_story token_stories[] = {
+    {"has replayed exactly that", 2, 100, true, 1, "a2"},
+    {"has replayed more", 2, 101, true, 1, "a2"},
+    {"one byte is missing", 2, 99, true, 1, "a1"},
+    {"knows of no LSN yet", 2, 0, true, 1, "a1"},
+    {"equal LSN on an older timeline", 1, 100, true, 1, "a1"},
+    {"far ahead on an older timeline", 1, 100000, true, 1, "a1"},
+    {"equal LSN on a newer timeline", 3, 100, true, 1, "-"}, /* and that primary is an old one */
+    {"has replayed it, is too stale for the bound", 2, 100, true, 500, "a1"},
+    {"has replayed it, of unknown age", 2, 100, true, STALENESS_UNKNOWN, "a1"},
+    {"has replayed it, no primary", 2, 100, false, 1, "a2"},
+    {"has not, no primary: nowhere rather than without the booking", 2, 99, false, 1, "-"},
+};
+
+static void a_token_asks_for_its_lsn_on_its_timeline(void **state)
+{
+    static const struct read_token token = {.shard = "a", .timeline = 2, .lsn = 100};
+    (void)state;
+    for (size_t i = 0; i < sizeof(token_stories) / sizeof(token_stories[0]); i++) {
+        const struct token_story *story = &token_stories[i];
+        const struct row rows[5] = {
+            {"a1", "a", story->primary_up, P, 2, 0, 1, 0},
+            {"a2", "a", 1, R, story->timeline, 0, 1, story->staleness_us},
+        };
+        struct topology *topology = build(rows);
+        topology->nodes[0].lsn = 200;
+        topology->nodes[1].lsn = story->lsn;
+        for (unsigned turn = 0; turn < 3; turn++)
+            expect(story->name, "read", route_read(topology, "a", BOUND_US, &token, NOW_US, turn),
+                   story->read);
+        free(topology);
+    }
+}
+
+/* Also who takes what there is must not be shown a state without the booking. */
+static void any_age_is_not_any_lsn(void **state)
+{
+    static const struct read_token token = {.shard = "a", .timeline = 1, .lsn = 100};
+    (void)state;
+    struct topology *topology = build(three_replicas);
+    topology->nodes[0].up = false;
+    for (unsigned turn = 0; turn < 4; turn++)
+        assert_null(route_read(topology, "a", STALENESS_ANY, &token, NOW_US, turn));
+    topology->nodes[2].lsn = 100;
+    for (unsigned turn = 0; turn < 4; turn++)
+        expect("any age", "read", route_read(topology, "a", STALENESS_ANY, &token, NOW_US, turn),
+               "a3");
     free(topology);
 }
 
@@ -208,6 +269,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(stories_hold),
         cmocka_unit_test(turns_spread_over_fresh_replicas_alone),
+        cmocka_unit_test(a_token_asks_for_its_lsn_on_its_timeline),
+        cmocka_unit_test(any_age_is_not_any_lsn),
         cmocka_unit_test(staleness_grows_with_the_clock_and_unknown_stays),
         cmocka_unit_test(nodes_are_found_by_name),
     };

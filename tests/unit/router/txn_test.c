@@ -172,23 +172,23 @@ static const char *const steps[] = {"begin", "lock", "look", "claim", "book", "c
 
 static void play(struct rig *rig, enum fault fault, const char *at)
 {
-    unsigned first = rig->ticket_count;
+    unsigned first = rig->errand_count;
     memset(&model, 0, sizeof(model));
     model.fault = fault;
     model.lose_claim = strcmp(at, "rollback") == 0;
     snprintf(model.at, sizeof(model.at), "%s", at);
     rig_book(rig, 5);
     rig_wait(rig);
-    struct ticket *ticket = &rig->tickets[first];
+    struct errand *errand = &rig->errands[first];
     bool reached = model.fault == FAULT_NONE;
     enum sg_error expected =
         fault == LASTING && reached && strcmp(at, "rollback") != 0 ? SG_INTERNAL : SG_OK;
-    if (ticket->answers != 1 || ticket->error != expected || ticket->replayed ||
+    if (errand->answers != 1 || errand->error != expected || errand->replayed ||
         model.committed != (expected == SG_OK) || model.commits > 1)
         fail_msg("fault %d at %s: %s, replayed %d, committed %d, commits %u", (int)fault, at,
-                 sg_error_code(ticket->error), ticket->replayed, model.committed, model.commits);
+                 sg_error_code(errand->error), errand->replayed, model.committed, model.commits);
     if (expected == SG_OK)
-        assert_string_equal(ticket->booking_id, model.booking_id);
+        assert_string_equal(errand->booking_id, model.booking_id);
     assert_int_equal(model.open_on, 0);
 }
 
