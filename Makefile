@@ -31,6 +31,7 @@ REPLICAS ?= 1
 T ?=
 FUZZ_SECONDS ?= 20
 SOAK_SECONDS ?= 600
+SOAK_KILLS ?= 200
 
 # ---- flags --------------------------------------------------------------------------------------
 
@@ -82,8 +83,10 @@ obj = $(patsubst $(GEN)/%.c,$(B)/obj/gen/%.o,$(filter $(GEN)/%,$(1))) \
       $(patsubst %.c,$(B)/obj/%.o,$(filter-out $(GEN)/%,$(1)))
 OBJECTS := $(call obj,$(SOURCES) $(GEN_C))
 LIB_OBJECTS := $(filter-out $(B)/obj/cli/main.o,$(OBJECTS))
-# What stands in front of the router, for tests that put a scripted router behind it.
-FRONT_OBJECTS := $(filter-out $(B)/obj/cli/% $(B)/obj/dev/% $(B)/obj/router/%,$(LIB_OBJECTS))
+# What stands in front of the router, and the text of tokens, for tests that put a scripted router
+# behind it.
+FRONT_OBJECTS := $(filter-out $(B)/obj/cli/% $(B)/obj/dev/% $(B)/obj/router/%,$(LIB_OBJECTS)) \
+                 $(B)/obj/router/token.o
 FAKE_ROUTER := tests/unit/api/fake_router.c
 
 UNIT_SOURCES := $(sort $(shell find tests/unit -name '*_test.c' 2>/dev/null))
@@ -113,7 +116,7 @@ help: ## print this list
 	@printf '  %s\n' '' \
 	    'Build    VARIANT=release|asan|tsan|fuzz JOBS=n PREFIX=/usr/local DESTDIR=' \
 	    'Cluster  VAR=var HTTP_PORT=8080 ADMIN_PORT=8081 PORT_BASE=8100 REPLICAS=1' \
-	    'Tests    T=part-of-a-name FUZZ_SECONDS=20 SOAK_SECONDS=600'
+	    'Tests    T=part-of-a-name FUZZ_SECONDS=20 SOAK_SECONDS=600 SOAK_KILLS=200'
 
 build: ## compile: build/<variant>/seatgrid, and build/seatgrid -> release
 	@+$(LOCKED_MAKE) VARIANT=$(VARIANT) $(B)/seatgrid $(if $(filter release,$(VARIANT)),build/seatgrid)
@@ -184,10 +187,11 @@ bench: ## the table of figures (wrk; bounded in time)
 	@+$(LOCKED_MAKE) VARIANT=release build/release/seatgrid build/seatgrid benches
 	@./tests/bench/run
 
-soak: ## kills and restarts under load for SOAK_SECONDS, memory watched
+soak: ## kills under load for SOAK_SECONDS, memory watched; SOAK_KILLS more for the consumer
 	@$(DEPS) bench
 	@+$(LOCKED_MAKE) VARIANT=release build/release/seatgrid build/seatgrid benches
 	@/usr/bin/python3 tests/bench/soak.py --kills --seconds '$(SOAK_SECONDS)'
+	@/usr/bin/python3 tests/bench/soak_cdc.py --kills '$(SOAK_KILLS)'
 
 install: build ## to PREFIX under DESTDIR: the binary, example configuration
 	install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(PREFIX)/share/seatgrid'
@@ -224,6 +228,7 @@ $(B)/obj/%.o: %.c Makefile | $(GEN_PROTO_H)
 
 # .incbin leaves no trace in the dependency files.
 $(B)/obj/api/embedded.o: api/openapi.json api/docs.html
+$(B)/obj/replication/scripts.o: $(wildcard replication/scripts/*.lua)
 
 $(B)/obj/gen/proto/%.o: $(GEN)/proto/%.c Makefile
 	@mkdir -p $(@D)

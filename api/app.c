@@ -14,6 +14,8 @@
 #include "api/endpoints.h"
 #include "api/exchange.h"
 #include "api/ids.h"
+#include "api/json_in.h"
+#include "api/live.h"
 #include "api/outcomes.h"
 #include "api/problem.h"
 #include "base/clock.h"
@@ -35,17 +37,28 @@ struct app *app_new(const struct app_config *config)
     embedded_etag(&embedded_openapi, app->openapi_etag);
     embedded_etag(&embedded_docs, app->docs_etag);
     app->outcomes = outcomes_new(config->metrics);
-    if (!app->outcomes) {
+    app->live = live_streams_new(&(struct live_streams_config){.settings = config->settings,
+                                                               .base = config->base,
+                                                               .router = config->router,
+                                                               .metrics = config->metrics,
+                                                               .workers = config->workers});
+    if (!app->outcomes || !app->live) {
         app_free(app);
         return NULL;
     }
     return app;
 }
 
+void app_end_streams(struct app *app)
+{
+    live_streams_end(app->live);
+}
+
 void app_free(struct app *app)
 {
     if (!app)
         return;
+    live_streams_free(app->live);
     outcomes_free(app->outcomes);
     dynbuf_done(&app->scratch);
     free(app);
@@ -76,11 +89,21 @@ static void answer_options(struct exchange *exchange, const char *path, unsigned
     exchange_answer(exchange, 204, NULL, NULL, 0);
 }
 
+static bool read_user_id(struct exchange *exchange, const struct endpoint_param *user_id)
+{
+    if (user_id->len > ROUTER_USER_MAX)
+        return false;
+    memcpy(exchange->user_id, user_id->start, user_id->len);
+    exchange->user_id[user_id->len] = '\0';
+    return json_in_is_user_id(exchange->user_id);
+}
+
 /* Answers itself and returns false if a parameter of the path is malformed. */
 static bool read_params(struct exchange *exchange, const struct endpoint_match *match)
 {
     const struct endpoint_param *id = &match->id;
     const struct endpoint_param *booking_id = &match->booking_id;
+    const struct endpoint_param *user_id = &match->user_id;
     if (id->start && !ids_parse_event(id->start, id->len, &exchange->event_id)) {
         exchange_fail(exchange, SG_MALFORMED,
                       "event id in the path: must be an integer from 1 to 9223372036854775807");
@@ -91,6 +114,12 @@ static bool read_params(struct exchange *exchange, const struct endpoint_match *
         exchange_fail(exchange, SG_MALFORMED,
                       "booking id in the path: must be a UUID like "
                       "0190f3c2-7d1e-4c55-9e5a-3f0f6d1c2b7a");
+        return false;
+    }
+    if (user_id->start && !read_user_id(exchange, user_id)) {
+        exchange_fail(exchange, SG_MALFORMED,
+                      "user id in the path: must be 1 to %d bytes of printable ASCII",
+                      ROUTER_USER_MAX);
         return false;
     }
     return true;

@@ -17,6 +17,7 @@
 #include "base/error.h"
 
 struct app;
+struct event_base;
 struct http_request;
 struct metrics_set;
 struct router;
@@ -27,10 +28,14 @@ struct app_config {
     const struct settings *settings;
     struct router *router;
     struct metrics_set *metrics;
+    struct event_base *base;
+    unsigned workers; /* that share the bounds of a process; 0 counts as 1 */
 };
 
 /* NULL when memory runs out. */
 struct app *app_new(const struct app_config *config);
+/* Ends what has no end by itself, event streams. Before the router is freed. */
+void app_end_streams(struct app *app);
 /* Requests that the app still owns must have been answered: free the router first. */
 void app_free(struct app *app);
 

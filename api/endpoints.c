@@ -22,7 +22,10 @@
 const struct endpoint endpoints[] = {
     POST("/book", book_create),
     GET("/events/{id}/seats", seats_get),
+    GET("/events/{id}/availability", availability_get),
+    GET("/events/{id}/stream", live_get),
     GET("/events/{id}/bookings/{bookingId}", bookings_get),
+    GET("/users/{userId}/tickets", tickets_get),
     GET("/events/{id}", events_get),
     GET("/events", events_list),
     POST("/events", events_create),
@@ -47,8 +50,10 @@ static bool path_matches(const char *pattern, const char *path, struct endpoint_
         struct endpoint_param param = {path, strcspn(path, "/")};
         if (param.len == 0)
             return false;
-        if (name_len == 4)
+        if (strncmp(pattern, "{id}", name_len) == 0)
             ret_match->id = param;
+        else if (strncmp(pattern, "{userId}", name_len) == 0)
+            ret_match->user_id = param;
         else
             ret_match->booking_id = param;
         pattern += name_len;
@@ -70,6 +75,7 @@ void endpoints_match(enum http_method method, const char *path, struct endpoint_
             match.endpoint = &endpoints[i];
             match.id = found.id;
             match.booking_id = found.booking_id;
+            match.user_id = found.user_id;
             break; /* callers need `methods` only when there is no endpoint */
         }
     }

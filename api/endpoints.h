@@ -3,8 +3,8 @@
  *
  *   "GET" "/events/7/seats" ── endpoints_match ──> GET /events/{id}/seats, {id} = "7"
  *
- * A path pattern is made of literal segments and of {id} (an event) and {bookingId}. HEAD is served
- * by GET.
+ * A path pattern is made of literal segments and of {id} (an event), {bookingId} and {userId}. HEAD
+ * is served by GET.
  *
  * SPDX-License-Identifier: MIT
  */
@@ -34,6 +34,7 @@ struct endpoint_match {
     unsigned methods;                /* bit 1 << enum http_method; 0: no such path */
     struct endpoint_param id;
     struct endpoint_param booking_id;
+    struct endpoint_param user_id;
 };
 
 extern const struct endpoint endpoints[];

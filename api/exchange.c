@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/settings.h"
+#include "router/token.h"
 
 #define DETAIL_SIZE 320
 
@@ -43,6 +44,20 @@ struct exchange *exchange_new(struct app *app, struct http_request *request, con
 void exchange_set_origin(struct exchange *exchange, const struct route *origin)
 {
     exchange->origin = *origin;
+}
+
+bool exchange_read_tokens(struct exchange *exchange, struct read_token *ret_tokens,
+                          size_t *ret_count)
+{
+    const char *text = http_request_header(exchange->request, "seatgrid-token");
+    *ret_count = 0;
+    if (!text || tokens_parse(text, ret_tokens, ROUTER_TOKENS_MAX, ret_count))
+        return true;
+    exchange_fail(exchange, SG_MALFORMED,
+                  "SeatGrid-Token: must be what answers to POST /book carried, unchanged; several "
+                  "with commas between them, of at most %d shards",
+                  ROUTER_TOKENS_MAX);
+    return false;
 }
 
 /* --- what every answer carries ---------------------------------------------------------------- */
@@ -112,6 +127,14 @@ void exchange_answer_ref(struct exchange *exchange, int status, const char *cont
 {
     prepare(exchange);
     http_reply_ref(exchange->request, status, content_type, body, len, free_fn, arg);
+}
+
+struct http_stream *exchange_begin_stream(struct exchange *exchange, const char *content_type,
+                                          size_t max_waiting_bytes, void (*on_closed)(void *arg),
+                                          void *arg)
+{
+    prepare(exchange);
+    return http_stream_begin(exchange->request, content_type, max_waiting_bytes, on_closed, arg);
 }
 
 /* --- problems --------------------------------------------------------------------------------- */

@@ -21,6 +21,7 @@
 #include "base/error.h"
 #include "router/router.h"
 
+struct live_streams;
 struct outcomes;
 struct settings;
 
@@ -31,6 +32,7 @@ struct app {
     const struct settings *settings; /* borrowed */
     struct router *router;           /* borrowed */
     struct outcomes *outcomes;
+    struct live_streams *live;
     struct dynbuf scratch; /* the body being written; free between any two answers */
     char openapi_etag[ETAG_SIZE];
     char docs_etag[ETAG_SIZE];
@@ -42,6 +44,7 @@ struct exchange {
     const char *route;                    /* of the endpoint; lives for ever */
     int64_t event_id;                     /* of the path or the body; 0: none */
     char booking_id[ROUTER_UUID_LEN + 1]; /* of the path; "": none */
+    char user_id[ROUTER_USER_MAX + 1];    /* of the path; "": none */
     struct route origin;                  /* who answered; map_version -1: not known yet */
     bool is_read;                         /* tell SeatGrid-Node and SeatGrid-Staleness */
     int outcome;                          /* see outcomes.h; SG_OK unless set */
@@ -54,6 +57,11 @@ struct exchange *exchange_new(struct app *app, struct http_request *request, con
 /* Notes where the answer comes from. */
 void exchange_set_origin(struct exchange *exchange, const struct route *origin);
 
+/* The tokens of the header SeatGrid-Token, at most ROUTER_TOKENS_MAX; none without it. Answers
+ * itself and returns false if it is malformed. */
+bool exchange_read_tokens(struct exchange *exchange, struct read_token *ret_tokens,
+                          size_t *ret_count);
+
 /* Answers with a body that is copied; content_type NULL for none. */
 void exchange_answer(struct exchange *exchange, int status, const char *content_type,
                      const void *body, size_t len);
@@ -62,6 +70,11 @@ void exchange_answer_scratch(struct exchange *exchange, int status, const char *
 /* Answers without a copy; free_fn(arg) runs once when the body is no longer needed. */
 void exchange_answer_ref(struct exchange *exchange, int status, const char *content_type,
                          const void *body, size_t len, void (*free_fn)(void *arg), void *arg);
+
+/* Begins an answer without an end; what http_stream_begin says holds. */
+struct http_stream *exchange_begin_stream(struct exchange *exchange, const char *content_type,
+                                          size_t max_waiting_bytes, void (*on_closed)(void *arg),
+                                          void *arg);
 
 /* Answers with problem details. */
 void exchange_fail(struct exchange *exchange, enum sg_error error, const char *format, ...)

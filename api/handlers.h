@@ -11,12 +11,15 @@
 
 struct exchange;
 
-void events_create(struct exchange *exchange); /* POST /events */
-void events_list(struct exchange *exchange);   /* GET /events */
-void events_get(struct exchange *exchange);    /* GET /events/{id} */
-void seats_get(struct exchange *exchange);     /* GET /events/{id}/seats */
-void book_create(struct exchange *exchange);   /* POST /book */
-void bookings_get(struct exchange *exchange);  /* GET /events/{id}/bookings/{bookingId} */
+void events_create(struct exchange *exchange);    /* POST /events */
+void events_list(struct exchange *exchange);      /* GET /events */
+void events_get(struct exchange *exchange);       /* GET /events/{id} */
+void seats_get(struct exchange *exchange);        /* GET /events/{id}/seats */
+void book_create(struct exchange *exchange);      /* POST /book */
+void bookings_get(struct exchange *exchange);     /* GET /events/{id}/bookings/{bookingId} */
+void availability_get(struct exchange *exchange); /* GET /events/{id}/availability */
+void live_get(struct exchange *exchange);         /* GET /events/{id}/stream */
+void tickets_get(struct exchange *exchange);      /* GET /users/{userId}/tickets */
 void ops_healthz(struct exchange *exchange);
 void ops_readyz(struct exchange *exchange);
 void ops_metrics(struct exchange *exchange);

@@ -79,7 +79,7 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
     (void)what;
     for (int state = 0; state < HTTP_CONN_STATES; state++) {
         struct http_connection *conn;
-        if (state == HTTP_CONN_WORKING)
+        if (!http_conn_state_ends((enum http_conn_state)state))
             continue;
         while ((conn = TAILQ_FIRST(&server->conns[state])) && conn->deadline_us <= now_us)
             http_conn_on_deadline(conn);
@@ -108,7 +108,8 @@ static struct timeval tick_interval(const struct http_server *server)
 {
     int64_t shortest_us = server->timeout_us[HTTP_CONN_LINGERING];
     for (int state = 0; state < HTTP_CONN_STATES; state++) {
-        if (state != HTTP_CONN_WORKING && server->timeout_us[state] < shortest_us)
+        if (http_conn_state_ends((enum http_conn_state)state) &&
+            server->timeout_us[state] < shortest_us)
             shortest_us = server->timeout_us[state];
     }
     int64_t interval_us = shortest_us / 8;
@@ -203,7 +204,10 @@ void http_server_drain(struct http_server *server)
     event_del(server->accept_event);
     close(server->listen_fd);
     server->listen_fd = -1;
-    struct http_connection *conn = TAILQ_FIRST(&server->conns[HTTP_CONN_IDLE]);
+    struct http_connection *conn;
+    while ((conn = TAILQ_FIRST(&server->conns[HTTP_CONN_STREAMING])))
+        http_conn_close(conn, "the server is shutting down");
+    conn = TAILQ_FIRST(&server->conns[HTTP_CONN_IDLE]);
     while (conn) {
         struct http_connection *next = TAILQ_NEXT(conn, link);
         if (!conn->advancing && http_conn_input_len(conn) == 0 && !has_unread_bytes(conn->fd))

@@ -67,7 +67,7 @@ struct http_server_config {
 
 /* Takes ownership of the listening socket (non-blocking). NULL when memory runs out. */
 struct http_server *http_server_new(const struct http_server_config *config, int listen_fd);
-/* Stops accepting and closes idle connections; answered ones get `Connection: close`. */
+/* Stops accepting, closes streams and idle connections; answered ones get `Connection: close`. */
 void http_server_drain(struct http_server *server);
 /* Open connections, also while draining. */
 size_t http_server_connections(const struct http_server *server);
@@ -112,5 +112,35 @@ void http_reply(struct http_request *request, int status, const char *content_ty
 /* The same without a copy: `body` stays where it is until free_fn(arg) is called, exactly once. */
 void http_reply_ref(struct http_request *request, int status, const char *content_type,
                     const void *body, size_t len, void (*free_fn)(void *arg), void *arg);
+
+/* --- an answer without an end (Server-Sent Events) -------------------------------------------- */
+
+struct http_block; /* bytes that many streams send: kept once, counted */
+struct http_stream;
+
+/* A copy of the bytes, one reference. NULL when memory runs out. */
+struct http_block *http_block_new(const void *bytes, size_t len);
+void http_block_unref(struct http_block *block);
+
+/* Answers 200 with the headers set so far, no Content-Length, `Connection: close`, and keeps the
+ * connection open for what http_stream_send writes. The request is released, as by http_reply. For
+ * HEAD, a client that has gone, a server that drains, or without memory, NULL: the request is
+ * released and there is no stream. on_closed runs once, from the loop, http_server_drain or
+ * http_server_free, when the client goes, takes no byte for http.write_timeout_ms, or the server
+ * drains; the stream is gone by then. Not after http_stream_end. What the client sends is thrown
+ * away. max_waiting_bytes bounds what waits for the client here, and about that again in the
+ * kernel. */
+struct http_stream *http_stream_begin(struct http_request *request, const char *content_type,
+                                      size_t max_waiting_bytes, void (*on_closed)(void *arg),
+                                      void *arg);
+/* False: the client is too slow, nothing was written; the caller ends or drops the stream. Never
+ * calls on_closed. */
+bool http_stream_send(struct http_stream *stream, const void *bytes, size_t len);
+/* The same; what has to wait refers to the block and is not copied. */
+bool http_stream_send_block(struct http_stream *stream, struct http_block *block);
+/* Closes after what is waiting was sent (at most http.write_timeout_ms). */
+void http_stream_end(struct http_stream *stream);
+/* Closes at once; what is waiting is lost. */
+void http_stream_drop(struct http_stream *stream, const char *reason);
 
 #endif

@@ -33,6 +33,11 @@
 #define HEAD_STEP_BYTES 1024
 #define INPUT_BYTES_MAX 16384
 
+bool http_conn_state_ends(enum http_conn_state state)
+{
+    return state != HTTP_CONN_WORKING && state != HTTP_CONN_STREAMING;
+}
+
 static void set_state(struct http_connection *conn, enum http_conn_state state)
 {
     struct http_server *server = conn->server;
@@ -41,7 +46,7 @@ static void set_state(struct http_connection *conn, enum http_conn_state state)
     if (state == HTTP_CONN_CLOSED)
         return;
     TAILQ_INSERT_TAIL(&server->conns[state], conn, link);
-    if (state != HTTP_CONN_WORKING)
+    if (http_conn_state_ends(state))
         conn->deadline_us = clock_mono_us() + server->timeout_us[state];
 }
 
@@ -85,6 +90,11 @@ void http_conn_close(struct http_connection *conn, const char *reason)
     bufferevent_setcb(conn->bev, NULL, NULL, NULL, NULL);
     bufferevent_disable(conn->bev, EV_READ | EV_WRITE);
     reap(server->config.reap, conn, free_conn);
+    if (conn->stream) {
+        struct http_stream *stream = conn->stream;
+        conn->stream = NULL;
+        http_stream_closed(stream);
+    }
 }
 
 /* The last answer is in the kernel. Closing at once could reset the connection under it when the
@@ -273,6 +283,16 @@ static bool step_reading(struct http_connection *conn)
     return false;
 }
 
+/* A client of a stream has nothing more to say; one that closes its side wants no more. */
+static bool step_streaming(struct http_connection *conn)
+{
+    struct evbuffer *input = bufferevent_get_input(conn->bev);
+    evbuffer_drain(input, evbuffer_get_length(input));
+    if (conn->peer_done)
+        http_conn_close(conn, "the client has left the stream");
+    return false;
+}
+
 static bool step_lingering(struct http_connection *conn)
 {
     struct evbuffer *input = bufferevent_get_input(conn->bev);
@@ -292,6 +312,8 @@ static bool step(struct http_connection *conn)
         return step_idle(conn);
     case HTTP_CONN_READING:
         return step_reading(conn);
+    case HTTP_CONN_STREAMING:
+        return step_streaming(conn);
     case HTTP_CONN_LINGERING:
         return step_lingering(conn);
     case HTTP_CONN_WORKING:
@@ -353,6 +375,14 @@ void http_conn_answered(struct http_connection *conn)
     }
 }
 
+void http_conn_streams(struct http_connection *conn, struct http_stream *stream)
+{
+    conn->request = NULL;
+    conn->stream = stream;
+    set_state(conn, HTTP_CONN_STREAMING);
+    http_conn_advance(conn); /* throws away what was pipelined, reads on if it was held back */
+}
+
 void http_conn_on_deadline(struct http_connection *conn)
 {
     switch (conn->state) {
@@ -372,6 +402,7 @@ void http_conn_on_deadline(struct http_connection *conn)
         http_conn_close(conn, "answered, and the client does not close");
         break;
     case HTTP_CONN_WORKING:
+    case HTTP_CONN_STREAMING:
     case HTTP_CONN_CLOSED:
         break;
     }

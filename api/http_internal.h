@@ -5,6 +5,7 @@
  *   http_conn.c     one connection: its states, and bytes to requests
  *   http_request.c  one request: its memory and what the handler may ask of it
  *   http_reply.c    answers and refusals: from values to bytes on the socket
+ *   http_stream.c   answers without an end
  *
  * A server, its connections and its requests belong to one event loop; nothing here is shared
  * between threads.
@@ -46,13 +47,17 @@ struct metrics_series;
  *                          v
  *                       LINGERING ──> CLOSED (on the reap list)
  *
- * Each state but WORKING has a deadline, the same span for all connections in it; so each state is
- * a list that is always sorted by deadline, and only its first entries are ever looked at.
+ *   WORKING ──http_stream_begin──> STREAMING ──http_stream_end──> as after the last answer
+ *
+ * Each state but WORKING and STREAMING has a deadline, the same span for all connections in it; so
+ * each state is a list that is always sorted by deadline, and only its first entries are ever
+ * looked at.
  */
 enum http_conn_state {
     HTTP_CONN_IDLE,
     HTTP_CONN_READING,
     HTTP_CONN_WORKING,
+    HTTP_CONN_STREAMING,
     HTTP_CONN_WRITING,
     HTTP_CONN_LINGERING,
     HTTP_CONN_CLOSED
@@ -73,6 +78,7 @@ struct http_connection {
     bool close_after; /* what is being answered is the last request */
     bool linger;      /* close in a way that lets the client read the answer first */
     struct http_request *request; /* being read or with the handler */
+    struct http_stream *stream;   /* STREAMING */
     int64_t deadline_us;
     size_t output_seen;    /* WRITING: bytes that were left when the deadline was last set */
     size_t lingered_bytes; /* LINGERING: thrown away so far */
@@ -142,6 +148,10 @@ void http_conn_on_deadline(struct http_connection *conn);
 void http_conn_advance(struct http_connection *conn);
 /* The answer to its request is handed over. */
 void http_conn_answered(struct http_connection *conn);
+/* The head of an answer without an end is handed over, the request released. */
+void http_conn_streams(struct http_connection *conn, struct http_stream *stream);
+/* True if the state has a deadline. */
+bool http_conn_state_ends(enum http_conn_state state);
 size_t http_conn_input_len(const struct http_connection *conn);
 size_t http_conn_output_len(const struct http_connection *conn);
 
@@ -160,7 +170,14 @@ void http_request_make_id(struct http_request *request);
 
 /* Answers the request that is being read with a problem, and closes behind it. */
 void http_reply_refusal(struct http_connection *conn, enum sg_error error, const char *detail);
+/* Sends the head of an answer that ends with its connection. The request stays. */
+void http_reply_endless_head(struct http_request *request, const char *content_type);
 /* "100 Continue", for a client that waits for it before it sends the body. */
 void http_reply_continue(struct http_connection *conn);
+
+/* --- http_stream.c */
+
+/* The connection of a stream is closing: frees the stream, then tells its owner. */
+void http_stream_closed(struct http_stream *stream);
 
 #endif

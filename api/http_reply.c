@@ -34,6 +34,7 @@
 struct answer {
     int status;
     const char *content_type; /* NULL: no body, ever */
+    bool endless;             /* the body follows, and ends with the connection */
     const void *body;
     size_t len;
     void (*free_fn)(void *arg); /* NULL: the body is copied */
@@ -148,7 +149,7 @@ static char *put_content(char *at, const struct answer *answer)
         at = put(at, "\r\nContent-Type: ");
         at = mempcpy(at, answer->content_type, strnlen(answer->content_type, CONTENT_TYPE_MAX));
     }
-    if (answer->status != 204 && answer->status != 304) {
+    if (answer->status != 204 && answer->status != 304 && !answer->endless) {
         at = put(at, "\r\nContent-Length: ");
         at = put_number(at, answer->len);
     }
@@ -292,6 +293,15 @@ static void send_answer(struct http_connection *conn, const struct http_request 
         pieces[1] = (struct iovec){.iov_base = (void *)(uintptr_t)answer->body, .iov_len = len};
     }
     emit(conn, pieces, answer);
+}
+
+void http_reply_endless_head(struct http_request *request, const char *content_type)
+{
+    struct http_connection *conn = request->conn;
+    conn->close_after = true;
+    conn->linger = false;
+    send_answer(conn, request,
+                &(struct answer){.status = 200, .content_type = content_type, .endless = true});
 }
 
 void http_reply_continue(struct http_connection *conn)

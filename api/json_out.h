@@ -11,11 +11,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct availability;
 struct booking;
 struct dynbuf;
 struct event_info;
 struct event_page;
 struct seat;
+struct ticket_page;
 
 /* [{"row":1,"col":4}] */
 void json_out_seats(struct dynbuf *out, const struct seat *seats, size_t seat_count);
@@ -27,5 +29,10 @@ void json_out_event(struct dynbuf *out, const struct event_info *event);
 void json_out_event_page(struct dynbuf *out, const struct event_page *page);
 /* {"bookingId":…,"eventId":…,"userId":…,"status":…,"seats":[…],"createdAt":…} */
 void json_out_booking(struct dynbuf *out, const struct booking *booking);
+/* {"eventId":1,"total":…,"available":…,"held":…,"booked":…,"source":…} */
+void json_out_availability(struct dynbuf *out, const struct availability *availability);
+/* {"userId":…,"tickets":[{a booking,"eventName":…,"startsAt":…,"shard":…}],"nextCursor":…,
+ * "partial":…,"missing":[…],"source":…} */
+void json_out_ticket_page(struct dynbuf *out, const char *user_id, const struct ticket_page *page);
 
 #endif

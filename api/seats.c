@@ -1,9 +1,9 @@
 /*
  * Seat maps: GET /events/{id}/seats.
  *
- *   Accept, Accept-Encoding, SeatGrid-Max-Staleness ─> router_seatmap ─> form and entity tag
- *     ─> If-None-Match names it: 304, no body is made
- *     ─> else the seat map's own body in that form, sent without a copy
+ *   Accept, Accept-Encoding, SeatGrid-Max-Staleness, SeatGrid-Token ─> router_seatmap ─> form and
+ * entity tag ─> If-None-Match names it: 304, no body is made ─> else the seat map's own body in
+ * that form, sent without a copy
  *
  * SPDX-License-Identifier: MIT
  */
@@ -15,6 +15,7 @@
 #include "api/outcomes.h"
 #include "api/seatmap_body.h"
 #include "base/settings.h"
+#include "router/token.h"
 
 /* What the request asked for, kept until the router answers. */
 struct seats_wish {
@@ -78,10 +79,30 @@ static bool read_max_staleness(struct exchange *exchange, int64_t *ret_us)
     return false;
 }
 
+/* Answers itself and returns false if the header is malformed. lsn 0: no token of the event's
+ * shard.
+ */
+static bool read_token(struct exchange *exchange, struct read_token *ret_token)
+{
+    struct read_token tokens[ROUTER_TOKENS_MAX];
+    struct route route;
+    size_t count;
+    *ret_token = (struct read_token){.lsn = 0};
+    if (!exchange_read_tokens(exchange, tokens, &count))
+        return false;
+    const struct read_token *token = NULL;
+    if (count > 0 && router_locate(exchange->app->router, exchange->event_id, &route) == SG_OK)
+        token = tokens_find(tokens, count, route.shard);
+    if (token)
+        *ret_token = *token;
+    return true;
+}
+
 void seats_get(struct exchange *exchange)
 {
     struct http_request *request = exchange->request;
     int64_t max_staleness_us;
+    struct read_token token;
     exchange->is_read = true;
     int media = accept_media(http_request_header(request, "accept"), seatmap_media_types,
                              SEATMAP_MEDIA_COUNT);
@@ -91,7 +112,7 @@ void seats_get(struct exchange *exchange)
                       seatmap_media_types[0], seatmap_media_types[1], seatmap_media_types[2]);
         return;
     }
-    if (!read_max_staleness(exchange, &max_staleness_us))
+    if (!read_max_staleness(exchange, &max_staleness_us) || !read_token(exchange, &token))
         return;
     struct seats_wish *wish = malloc(sizeof(*wish));
     exchange->data = wish;
@@ -101,8 +122,9 @@ void seats_get(struct exchange *exchange)
     }
     wish->media = (enum seatmap_media)media;
     wish->coding = accept_coding(http_request_header(request, "accept-encoding"));
-    enum sg_error error = router_seatmap(exchange->app->router, exchange->event_id,
-                                         max_staleness_us, on_seatmap, exchange);
+    enum sg_error error =
+        router_seatmap(exchange->app->router, exchange->event_id, max_staleness_us,
+                       token.lsn ? &token : NULL, on_seatmap, exchange);
     if (error != SG_OK)
         exchange_fail_router(exchange, error);
 }

@@ -145,8 +145,11 @@ static bool build(struct worker *worker)
                                                         .on_suspect_arg = worker});
     if (!worker->router)
         return false;
-    worker->app = app_new(&(struct app_config){
-        .settings = worker->config.settings, .router = worker->router, .metrics = worker->metrics});
+    worker->app = app_new(&(struct app_config){.settings = worker->config.settings,
+                                               .router = worker->router,
+                                               .metrics = worker->metrics,
+                                               .base = worker->base,
+                                               .workers = worker->config.count});
     return worker->app != NULL;
 }
 
@@ -201,6 +204,8 @@ void worker_free(struct worker *worker)
 {
     if (!worker)
         return;
+    if (worker->app)
+        app_end_streams(worker->app);
     router_free(worker->router); /* answers what is under way */
     if (worker->http)
         http_server_free(worker->http);

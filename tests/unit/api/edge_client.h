@@ -54,7 +54,8 @@ struct edge {
     size_t body_len;
 };
 
-static inline int edge_setup(void **state)
+/* `tune` may change the settings before anybody reads them; NULL for none. */
+static inline int edge_setup_tuned(void **state, void (*tune)(struct settings *settings))
 {
     struct edge *edge = calloc(1, sizeof(*edge));
     struct metrics_set *metrics = metrics_set_new();
@@ -70,7 +71,14 @@ static inline int edge_setup(void **state)
     edge->settings.http.retry_after_ms = 1500;
     edge->settings.booking.max_seats = 10;
     edge->settings.events.max_seats = 1000000;
-    edge->app = app_new(&(struct app_config){&edge->settings, edge->router, metrics});
+    edge->settings.http.idle_timeout_ms = 5000;
+    edge->settings.live.heartbeat_ms = 15000;
+    if (tune)
+        tune(&edge->settings);
+    edge->app = app_new(&(struct app_config){.settings = &edge->settings,
+                                             .router = edge->router,
+                                             .metrics = metrics,
+                                             .base = edge->base});
     assert_int_equal(http_listen("127.0.0.1:0", false, 16, &fd, error, sizeof(error)), SG_OK);
     assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &address_len), 0);
     edge->port = ntohs(address.sin_port);
@@ -83,7 +91,7 @@ static inline int edge_setup(void **state)
                    .max_headers = 64,
                    .max_body_bytes = 65536,
                    .request_timeout_ms = 5000,
-                   .idle_timeout_ms = 5000,
+                   .idle_timeout_ms = edge->settings.http.idle_timeout_ms,
                    .write_timeout_ms = 5000},
         .listener = "http",
         .on_request = app_handle,
@@ -95,6 +103,11 @@ static inline int edge_setup(void **state)
     dynbuf_init(&edge->bytes, 64 * 1024 * 1024);
     *state = edge;
     return 0;
+}
+
+static inline int edge_setup(void **state)
+{
+    return edge_setup_tuned(state, NULL);
 }
 
 static inline int edge_teardown(void **state)
@@ -185,17 +198,13 @@ static inline const char *edge_header(struct edge *edge, const char *name)
     return NULL;
 }
 
-/* The counter of requests with these labels, as /metrics shows it; 0 if it is not there. */
-static inline int edge_count(const char *route, const char *shard, const char *node,
-                             const char *outcome)
+/* A series, named as /metrics does, with its labels; 0 if it is not there. */
+static inline int edge_metric(const char *series)
 {
-    char line[512];
+    char line[1024];
     struct dynbuf text;
     int count = 0;
-    snprintf(
-        line, sizeof(line),
-        "\nseatgrid_http_requests_total{route=\"%s\",shard=\"%s\",node=\"%s\",outcome=\"%s\"} ",
-        route, shard, node, outcome);
+    snprintf(line, sizeof(line), "\n%s ", series);
     dynbuf_init(&text, 16 * 1024 * 1024);
     metrics_render(&text);
     const char *at = strstr(dynbuf_text(&text), line);
@@ -203,6 +212,17 @@ static inline int edge_count(const char *route, const char *shard, const char *n
         count = atoi(at + strlen(line));
     dynbuf_done(&text);
     return count;
+}
+
+/* The counter of requests with these labels. */
+static inline int edge_count(const char *route, const char *shard, const char *node,
+                             const char *outcome)
+{
+    char series[512];
+    snprintf(series, sizeof(series),
+             "seatgrid_http_requests_total{route=\"%s\",shard=\"%s\",node=\"%s\",outcome=\"%s\"}",
+             route, shard, node, outcome);
+    return edge_metric(series);
 }
 
 #define edge_assert_body_has(edge, text)                                                           \

@@ -35,6 +35,7 @@ struct router *fake_router_new(struct event_base *base)
 void fake_router_free(struct router *router)
 {
     assert(!router->pending);
+    assert(!router->watches);
     if (router->seatmap)
         seatmap_unref(router->seatmap);
     free(router);
@@ -172,6 +173,39 @@ enum sg_error router_event_list(struct router *router, int64_t after_id, size_t 
     return accept_call(router, run_page, (void *)fn, arg);
 }
 
+static void run_availability(struct fake_pending *pending)
+{
+    struct router *router = pending->router;
+    router_availability_fn *fn = pending->fn;
+    fn(pending->arg, &router->route, router->error, router->error ? NULL : &router->availability);
+}
+
+enum sg_error router_availability(struct router *router, int64_t event_id,
+                                  router_availability_fn *fn, void *arg)
+{
+    router->asked_event_id = event_id;
+    return accept_call(router, run_availability, (void *)fn, arg);
+}
+
+static void run_tickets(struct fake_pending *pending)
+{
+    struct router *router = pending->router;
+    router_tickets_fn *fn = pending->fn;
+    fn(pending->arg, router->error, router->error ? NULL : &router->ticket_page);
+}
+
+enum sg_error router_tickets(struct router *router, const struct tickets_request *request,
+                             router_tickets_fn *fn, void *arg)
+{
+    snprintf(router->asked_user, sizeof(router->asked_user), "%s", request->user_id);
+    router->asked_limit = request->limit;
+    router->asked_after = request->after ? *request->after : (struct ticket_place){.event_id = 0};
+    router->asked_token_count = request->token_count;
+    memcpy(router->asked_tokens, request->tokens,
+           request->token_count * sizeof(router->asked_tokens[0]));
+    return accept_call(router, run_tickets, (void *)fn, arg);
+}
+
 static void run_seatmap(struct fake_pending *pending)
 {
     struct router *router = pending->router;
@@ -180,10 +214,13 @@ static void run_seatmap(struct fake_pending *pending)
 }
 
 enum sg_error router_seatmap(struct router *router, int64_t event_id, int64_t max_staleness_us,
-                             router_seatmap_fn *fn, void *arg)
+                             const struct read_token *token, router_seatmap_fn *fn, void *arg)
 {
     router->asked_event_id = event_id;
     router->asked_staleness_us = max_staleness_us;
+    router->asked_token_count = token ? 1 : 0;
+    if (token)
+        router->asked_tokens[0] = *token;
     return accept_call(router, run_seatmap, (void *)fn, arg);
 }
 
@@ -192,6 +229,60 @@ size_t router_status(struct router *router, struct shard_status *ret_status, siz
     for (size_t i = 0; i < router->status_count && i < max; i++)
         ret_status[i] = router->status[i];
     return router->status_count;
+}
+
+/* --- live seats ------------------------------------------------------------------------------- */
+
+struct live_watch {
+    struct live_watch *next;
+    int64_t event_id;
+    router_live_fn *fn;
+    void *arg;
+};
+
+enum sg_error router_watch(struct router *router, int64_t event_id, const char *last_id,
+                           router_live_fn *fn, void *arg, struct live_watch **ret_watch)
+{
+    router->asked_event_id = event_id;
+    snprintf(router->asked_last_id, sizeof(router->asked_last_id), "%s", last_id);
+    if (router->watch_refusal != SG_OK)
+        return router->watch_refusal;
+    struct live_watch *watch = calloc(1, sizeof(*watch));
+    assert(watch);
+    *watch = (struct live_watch){NULL, event_id, fn, arg};
+    struct live_watch **last = &router->watches;
+    while (*last)
+        last = &(*last)->next;
+    *last = watch;
+    *ret_watch = watch;
+    router->watch_count++;
+    return SG_OK;
+}
+
+void router_unwatch(struct router *router, struct live_watch *watch)
+{
+    struct live_watch **at = &router->watches;
+    while (*at != watch) {
+        assert(*at);
+        at = &(*at)->next;
+    }
+    *at = watch->next;
+    router->watch_count--;
+    free(watch);
+}
+
+int fake_router_tell(struct router *router, const struct live_change *change)
+{
+    int count = 0;
+    struct live_watch *next;
+    for (struct live_watch *watch = router->watches; watch; watch = next) {
+        next = watch->next; /* a watch may end itself, no other */
+        if (watch->event_id != change->event_id)
+            continue;
+        watch->fn(watch->arg, change);
+        count++;
+    }
+    return count;
 }
 
 /* --- seat maps -------------------------------------------------------------------------------- */

@@ -28,6 +28,8 @@ struct router {
     struct booking booking;
     struct event_info event;
     struct event_page page;
+    struct availability availability;
+    struct ticket_page ticket_page;
     struct seatmap *seatmap; /* one reference is the fake's */
     struct shard_status status[4];
     size_t status_count;
@@ -38,6 +40,9 @@ struct router {
     int64_t asked_staleness_us;
     int64_t asked_after_id;
     size_t asked_limit;
+    struct ticket_place asked_after; /* event_id 0: from the beginning */
+    struct read_token asked_tokens[ROUTER_TOKENS_MAX];
+    size_t asked_token_count;
     char asked_user[ROUTER_USER_MAX + 1];
     char asked_key[ROUTER_KEY_MAX + 1]; /* "" for none */
     char asked_booking[ROUTER_UUID_LEN + 1];
@@ -49,6 +54,11 @@ struct router {
     struct seat asked_seats[ROUTER_SEATS_MAX];
     size_t asked_seat_count;
 
+    struct live_watch *watches;
+    int watch_count;
+    enum sg_error watch_refusal; /* returned by router_watch unless SG_OK */
+    char asked_last_id[ROUTER_LIVE_ID_MAX + 1];
+
     struct fake_pending *pending;
 };
 
@@ -57,6 +67,8 @@ struct router *fake_router_new(struct event_base *base);
 void fake_router_free(struct router *router);
 /* Runs the callbacks that were held back. */
 void fake_router_release(struct router *router);
+/* Tells a change to all who watch the event, the earliest first. Gives how many were told. */
+int fake_router_tell(struct router *router, const struct live_change *change);
 /* A seat map with a copy of `states`, one reference. */
 struct seatmap *fake_seatmap_new(int64_t event_id, int32_t rows, int32_t cols, const char *states);
 /* Seat maps alive, to find lost references. */
