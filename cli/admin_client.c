@@ -131,8 +131,7 @@ static enum sg_error conclude(const struct call *call, const char *address, int6
         return SG_DEADLINE;
     }
     if (!call->status) {
-        snprintf(error_text, error_size,
-                 "%s: no connection or no HTTP answer; is seatgrid serve running?", address);
+        snprintf(error_text, error_size, "%s: no connection or no HTTP answer", address);
         return SG_IO;
     }
     return SG_OK;

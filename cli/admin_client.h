@@ -1,5 +1,5 @@
 /*
- * One question to the admin listener of a running `seatgrid serve`, for the commands.
+ * One question to the admin listener of a running `seatgrid serve` or `cdc`, for the commands.
  *
  * Blocking for the caller: it runs an event loop of its own until the answer is there or the time
  * is over. No connection is kept.

@@ -15,43 +15,46 @@
 
 #define ANSWER_MAX ((size_t)256 << 20)
 
-static int parse(const char *address, const struct dynbuf *body, struct admin_answer *answer)
+enum sg_error admin_ask(const char *address, const char *method, const char *path,
+                        int64_t timeout_ms, struct admin_answer *ret_answer, char *error_text,
+                        size_t error_size)
 {
-    json_error_t error;
-    answer->json = json_loadb(dynbuf_text(body), body->len, JSON_REJECT_DUPLICATES, &error);
-    if (json_is_object(answer->json))
-        return 0;
-    fprintf(stderr, "seatgrid: %s answered %d with something that is not ours\n", address,
-            answer->status);
-    admin_answer_done(answer);
-    return 1;
+    struct admin_answer answer = {0};
+    struct dynbuf body;
+    json_error_t problem;
+    dynbuf_init(&body, ANSWER_MAX);
+    enum sg_error error = admin_call(address, method, path, NULL, 0, timeout_ms, &answer.status,
+                                     &body, error_text, error_size);
+    if (error == SG_OK) {
+        answer.json = json_loadb(dynbuf_text(&body), body.len, JSON_REJECT_DUPLICATES, &problem);
+        if (!json_is_object(answer.json)) {
+            snprintf(error_text, error_size, "%s: answered %d with something that is not ours",
+                     address, answer.status);
+            admin_answer_done(&answer);
+            error = SG_MALFORMED_JSON;
+        }
+    }
+    dynbuf_done(&body);
+    if (error == SG_OK)
+        *ret_answer = answer;
+    return error;
 }
 
 int admin_json(const char *config, const char *method, const char *path, int64_t extra_ms,
                struct admin_answer *ret_answer)
 {
     static struct settings settings;
-    struct admin_answer answer = {0};
-    struct dynbuf body;
-    char error_text[256];
-    int code = 0;
+    char error_text[512];
     if (!cli_load_settings(config, &settings))
         return 2;
-    dynbuf_init(&body, ANSWER_MAX);
-    enum sg_error error = admin_call(settings.admin.listen, method, path, NULL, 0,
-                                     settings.reload.ask_timeout_ms + extra_ms, &answer.status,
-                                     &body, error_text, sizeof(error_text));
-    if (error == SG_OK) {
-        code = parse(settings.admin.listen, &body, &answer);
-    } else {
-        fprintf(stderr, "seatgrid: %s: %s; is `seatgrid serve` running?\n", settings.admin.listen,
-                error_text);
-        code = 1;
-    }
-    dynbuf_done(&body);
-    if (code == 0)
-        *ret_answer = answer;
-    return code;
+    enum sg_error error =
+        admin_ask(settings.admin.listen, method, path, settings.reload.ask_timeout_ms + extra_ms,
+                  ret_answer, error_text, sizeof(error_text));
+    if (error == SG_OK)
+        return 0;
+    fprintf(stderr, "seatgrid: %s%s\n", error_text,
+            error == SG_MALFORMED_JSON ? "" : "; is `seatgrid serve` running?");
+    return 1;
 }
 
 void admin_answer_done(struct admin_answer *answer)

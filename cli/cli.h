@@ -18,7 +18,13 @@ int cli_check_config(int argc, char **argv);
 int cli_map(int argc, char **argv);
 int cli_nodes(int argc, char **argv);
 int cli_reload(int argc, char **argv);
+int cli_cdc(int argc, char **argv);
+int cli_reseed(int argc, char **argv);
+int cli_reconcile(int argc, char **argv);
 int cli_dev(int argc, char **argv);
+
+/* Every connection is a descriptor; the soft limit of many systems is 1024. */
+void cli_raise_descriptor_limit(void);
 
 struct settings;
 struct shardmap;

@@ -17,14 +17,14 @@ static const char usage[] =
     "       seatgrid dev start|stop SERVER [--var DIR]\n"
     "\n"
     "A local cluster without containers: two shards, each a primary and its\n"
-    "replicas, a Redis, and `seatgrid serve`.\n"
+    "replicas, a Redis, `seatgrid cdc` and `seatgrid serve`.\n"
     "\n"
     "  up       start what does not run yet; returns when the API is ready\n"
     "  run      the same in the foreground, with a demo event; Ctrl-C stops it\n"
     "  down     stop all of it; the data stays\n"
     "  destroy  stop it and remove the data\n"
     "  status   list the servers; exit 1 if one does not run\n"
-    "  start, stop  one server: a node's name, redis or serve\n"
+    "  start, stop  one server: a node's name, redis, cdc or serve\n"
     "\n"
     "      --var DIR         folder of the cluster (default: var)\n"
     "      --port-base N     first port of the servers (default: 8100)\n"
@@ -33,7 +33,8 @@ static const char usage[] =
     "      --replicas N      a shard, 0 to 8 (default: 1)\n"
     "      --strategy S      batched, pessimistic, optimistic or naive\n"
     "      --set KEY=VALUE   a setting for seatgrid.cfg, e.g. booking.max_seats=5\n"
-    "      --no-serve        all but `seatgrid serve`\n"
+    "      --no-cdc          all but `seatgrid cdc`\n"
+    "      --no-serve        all but `seatgrid serve` and `seatgrid cdc`\n"
     "      --servers-only    PostgreSQL and Redis, empty\n"
     "      --json            status for programs\n"
     "      --help            this text\n"
@@ -41,7 +42,7 @@ static const char usage[] =
     "Ports and replicas not given are those of the last time.\n";
 
 enum { OPT_VAR = 256, OPT_BASE, OPT_HTTP, OPT_ADMIN, OPT_REPLICAS, OPT_STRATEGY, OPT_SET };
-enum { OPT_NO_SERVE = OPT_SET + 1, OPT_SERVERS_ONLY, OPT_JSON, OPT_HELP };
+enum { OPT_NO_SERVE = OPT_SET + 1, OPT_NO_CDC, OPT_SERVERS_ONLY, OPT_JSON, OPT_HELP };
 
 static const struct option long_options[] = {{"var", required_argument, NULL, OPT_VAR},
                                              {"port-base", required_argument, NULL, OPT_BASE},
@@ -51,6 +52,7 @@ static const struct option long_options[] = {{"var", required_argument, NULL, OP
                                              {"strategy", required_argument, NULL, OPT_STRATEGY},
                                              {"set", required_argument, NULL, OPT_SET},
                                              {"no-serve", no_argument, NULL, OPT_NO_SERVE},
+                                             {"no-cdc", no_argument, NULL, OPT_NO_CDC},
                                              {"servers-only", no_argument, NULL, OPT_SERVERS_ONLY},
                                              {"json", no_argument, NULL, OPT_JSON},
                                              {"help", no_argument, NULL, OPT_HELP},
@@ -111,6 +113,9 @@ static bool take_option(int option, const char *name, struct arguments *ret)
         return add_set(cluster, optarg);
     case OPT_NO_SERVE:
         cluster->no_serve = true;
+        return true;
+    case OPT_NO_CDC:
+        cluster->no_cdc = true;
         return true;
     case OPT_SERVERS_ONLY:
         cluster->servers_only = true;

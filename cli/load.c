@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/dynbuf.h"
@@ -56,4 +57,13 @@ struct shardmap *cli_load_map(const char *path)
     struct dynbuf problems;
     dynbuf_init(&problems, PROBLEMS_MAX_BYTES);
     return report(shardmap_load(path, &map, &problems), &problems) ? map : NULL;
+}
+
+void cli_raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &limit);
+    }
 }

@@ -18,11 +18,14 @@ static const struct command {
     const char *help;
 } commands[] = {
     {"serve", cli_serve, "the HTTP API and the router"},
+    {"cdc", cli_cdc, "the consumer of the WAL: counters and tickets in Redis"},
     {"migrate", cli_migrate, "bring every shard's schema up to date"},
     {"check-config", cli_check_config, "test the settings and the shard map"},
     {"map", cli_map, "show | find EVENT... | diff OLD NEW"},
-    {"nodes", cli_nodes, "what the running server knows of its nodes"},
+    {"nodes", cli_nodes, "what the running server knows of its nodes and streams"},
     {"reload", cli_reload, "have the running server read its shard map again"},
+    {"reseed", cli_reseed, "build a shard's keys in Redis anew"},
+    {"reconcile", cli_reconcile, "compare Redis with PostgreSQL, and heal"},
     {"dev", cli_dev, "up | down | status | run: a local cluster"},
 };
 

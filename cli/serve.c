@@ -7,7 +7,6 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/resource.h>
 
 #include "api/server.h"
 #include "base/log.h"
@@ -25,16 +24,6 @@ static void usage(FILE *out)
           "  -c FILE   settings (default: $SEATGRID_CONFIG, var/seatgrid.cfg,\n"
           "            /etc/seatgrid/seatgrid.cfg)\n",
           out);
-}
-
-/* Every connection is a descriptor; the soft limit of many systems is 1024. */
-static void raise_descriptor_limit(void)
-{
-    struct rlimit limit;
-    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
-        limit.rlim_cur = limit.rlim_max;
-        (void)setrlimit(RLIMIT_NOFILE, &limit);
-    }
 }
 
 int cli_serve(int argc, char **argv)
@@ -64,7 +53,7 @@ int cli_serve(int argc, char **argv)
     enum log_level level = LOG_LEVEL_INFO;
     (void)log_level_parse(settings.log.level, &level);
     log_setup(level, strcmp(settings.log.format, "json") == 0);
-    raise_descriptor_limit();
+    cli_raise_descriptor_limit();
     signal(SIGPIPE, SIG_IGN);
     return server_run(&settings, map) == SG_OK ? 0 : 1;
 }

@@ -3,7 +3,7 @@
  *
  *   open ─> lock ─> servers' folder ─> plan ─> inspect ─> ports ─┐
  *     ┌──────────────────────────────────────────────────────────┘
- *     └> primaries ─> databases ─> migrations ─> replicas ─> redis ─> configs ─> serve
+ *     └> primaries ─> databases ─> migrations ─> replicas ─> redis ─> cdc ─> serve
  *
  * Each word is a step of the list `up_steps`; the first that fails ends the list, and what was
  * started here is stopped in reverse.
@@ -15,13 +15,14 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "dev/configs.h"
 #include "dev/demo.h"
 #include "dev/folders.h"
 #include "dev/migrated.h"
 #include "dev/ports.h"
 #include "dev/postgres.h"
+#include "dev/programs.h"
 #include "dev/redis.h"
-#include "dev/serve.h"
 #include "dev/servers.h"
 
 #define LOCK_TRIES 300 /* of 100 ms, when a run ends while a down is at work */
@@ -101,6 +102,8 @@ static enum sg_error check_ports(struct cluster *cluster)
     }
     if (!cluster->redis.id.pid)
         note_taken(cluster, cluster->redis.port, "redis", "--port-base", "PORT_BASE");
+    if (!cluster->cdc.id.pid && !options->servers_only && !options->no_serve && !options->no_cdc)
+        note_taken(cluster, cluster->cdc.port, "cdc", "--port-base", "PORT_BASE");
     if (!cluster->serve.id.pid && !options->servers_only && !options->no_serve) {
         note_taken(cluster, options->http_port, "the API", "--http-port", "HTTP_PORT");
         note_taken(cluster, options->admin_port, "the admin API", "--admin-port", "ADMIN_PORT");
@@ -191,11 +194,14 @@ static enum sg_error migrate(struct cluster *cluster)
     bool changed;
     if (cluster->options.servers_only)
         return SG_OK;
-    enum sg_error error = serve_write_configs(cluster, &changed);
-    if (!error && changed && cluster->serve.id.pid) {
-        cluster_say("serve", "other settings: starting it anew");
-        serve_stop(cluster);
-        serve_inspect(cluster);
+    enum sg_error error = configs_write(cluster, &changed);
+    struct server *const programs[] = {&cluster->serve, &cluster->cdc};
+    for (size_t i = 0; !error && changed && i < 2; i++) {
+        if (!programs[i]->id.pid)
+            continue;
+        cluster_say(programs[i]->name, "other settings: starting it anew");
+        program_stop(cluster, programs[i]);
+        program_inspect(cluster, programs[i]);
     }
     return error ? error : migrated_all(cluster);
 }
@@ -236,13 +242,26 @@ static enum sg_error start_redis(struct cluster *cluster)
     return error;
 }
 
+static enum sg_error start_cdc(struct cluster *cluster)
+{
+    const struct cluster_options *options = &cluster->options;
+    bool runs = cluster->cdc.id.pid != 0;
+    if (options->servers_only || options->no_serve || options->no_cdc)
+        return SG_OK;
+    enum sg_error error = runs ? SG_OK : program_start(cluster, &cluster->cdc);
+    if (!error)
+        cluster_say("cdc", "admin http://127.0.0.1:%d%s", cluster->cdc.port,
+                    runs ? ", runs already" : "");
+    return error;
+}
+
 static enum sg_error start_serve(struct cluster *cluster)
 {
     const struct cluster_options *options = &cluster->options;
     bool runs = cluster->serve.id.pid != 0;
     if (options->servers_only || options->no_serve)
         return SG_OK;
-    enum sg_error error = runs ? SG_OK : serve_start(cluster);
+    enum sg_error error = runs ? SG_OK : program_start(cluster, &cluster->serve);
     if (!error)
         cluster_say("serve", "http://127.0.0.1:%d, admin http://127.0.0.1:%d%s", options->http_port,
                     options->admin_port, runs ? ", runs already" : "");
@@ -264,6 +283,7 @@ static const struct step up_steps[] = {
     {"making replicas", make_replicas},
     {"starting replicas", start_replicas},
     {"starting Redis", start_redis},
+    {"starting the consumer", start_cdc},
     {"starting the API", start_serve},
 };
 
@@ -331,13 +351,14 @@ static enum sg_error watch(struct cluster *cluster)
     while (!process_interrupted()) {
         process_reap();
         if (!process_alive(&cluster->serve.id)) {
-            serve_inspect(cluster); /* started anew by another command? */
+            program_inspect(cluster, &cluster->serve); /* started anew by another command? */
             if (!cluster->serve.id.pid)
                 return cluster_fail(cluster, "seatgrid serve has ended");
         }
         for (size_t i = 0; i < cluster->node_count; i++)
             watch_one(&cluster->nodes[i]);
         watch_one(&cluster->redis);
+        watch_one(&cluster->cdc);
         process_sleep_ms(WATCH_MS);
     }
     return SG_OK;

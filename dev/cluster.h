@@ -1,5 +1,6 @@
 /*
- * The local cluster as a whole: PostgreSQL servers, Redis and `seatgrid serve`, without containers.
+ * The local cluster as a whole: PostgreSQL servers, Redis, `seatgrid serve` and
+ * `seatgrid cdc`, without containers.
  *
  * Called by the command dev. Each function prints its progress for people, and on failure what went
  * wrong on standard error; a failed or interrupted `up` stops what it started and nothing else.
@@ -25,7 +26,7 @@ enum sg_error cluster_down(const char *var);
 enum sg_error cluster_destroy(const char *var);
 /* Prints a table, or JSON. SG_OK if all runs, SG_NOT_FOUND if not. */
 enum sg_error cluster_status(const char *var, bool json);
-/* One server of a cluster that exists: a node's name, "redis" or "serve". */
+/* One server of a cluster that exists: a node's name, "redis", "serve" or "cdc". */
 enum sg_error cluster_start_one(const char *var, const char *name);
 enum sg_error cluster_stop_one(const char *var, const char *name);
 

@@ -82,6 +82,11 @@ static int redis_port(const struct cluster_options *options)
     return node_port(options, CLUSTER_SHARDS, 1);
 }
 
+static int cdc_port(const struct cluster_options *options)
+{
+    return redis_port(options) + 1;
+}
+
 /* 0 for a node that the options do not ask for. */
 static int port_by_name(const struct cluster_options *options, const char *shard, int number)
 {
@@ -103,7 +108,7 @@ static void plan_node(struct cluster *cluster, int shard, int number)
 static enum sg_error check_ports(struct cluster *cluster)
 {
     const struct cluster_options *options = &cluster->options;
-    int last = redis_port(options);
+    int last = cdc_port(options);
     int own[] = {options->http_port, options->admin_port};
     const char *const names[] = {"--http-port", "--admin-port"};
     if (options->port_base < 1 || last > 65535)
@@ -111,7 +116,7 @@ static enum sg_error check_ports(struct cluster *cluster)
                             "--port-base %d: the servers need ports %d to %d; choose one "
                             "between 1 and %d",
                             options->port_base, options->port_base, last,
-                            65535 - (int)cluster->node_count);
+                            65534 - (int)cluster->node_count);
     for (size_t i = 0; i < 2; i++) {
         if (own[i] < 1 || own[i] > 65535)
             return cluster_fail(cluster, "%s %d: a port is 1 to 65535", names[i], own[i]);
@@ -140,6 +145,7 @@ enum sg_error layout_plan(struct cluster *cluster)
     }
     cluster->redis = (struct server){.name = "redis", .port = redis_port(options)};
     cluster->serve = (struct server){.name = "serve", .port = options->http_port};
+    cluster->cdc = (struct server){.name = "cdc", .port = cdc_port(options)};
     return check_ports(cluster) ? SG_CONFIG_INVALID : SG_OK;
 }
 
@@ -156,6 +162,7 @@ void layout_scan(struct cluster *cluster)
     cluster->node_count = 0;
     cluster->redis = (struct server){.name = "redis", .port = redis_port(&cluster->options)};
     cluster->serve = (struct server){.name = "serve", .port = cluster->options.http_port};
+    cluster->cdc = (struct server){.name = "cdc", .port = cdc_port(&cluster->options)};
     while (folder && (entry = readdir(folder)) && cluster->node_count < CLUSTER_NODES_MAX) {
         struct server *node = &cluster->nodes[cluster->node_count];
         const char *dash = strrchr(entry->d_name, '-');

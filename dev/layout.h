@@ -1,13 +1,13 @@
 /*
  * What a local cluster consists of: its servers, their names, ports and folders.
  *
- *   VAR/seatgrid.cfg shardmap.cfg     what `seatgrid serve` reads
+ *   VAR/seatgrid.cfg shardmap.cfg     what `seatgrid serve` and `seatgrid cdc` read
  *   VAR/log/<server>.log              one a server
  *   VAR/run/                          lock, pid files, the ports in use
  *   VAR/servers/<node>/, redis/       data; a link elsewhere if the servers' user cannot reach VAR
  *
  * Ports, from --port-base, one primary and R replicas a shard:
- *   alpha-1, alpha-2 .. alpha-(R+1), beta-1, beta-2 .. beta-(R+1), redis
+ *   alpha-1, alpha-2 .. alpha-(R+1), beta-1, beta-2 .. beta-(R+1), redis, cdc
  *
  * SPDX-License-Identifier: MIT
  */
@@ -35,7 +35,8 @@ struct cluster_options {
     int admin_port;
     int replicas;         /* a shard */
     bool servers_only;    /* PostgreSQL and Redis with an empty database, nothing of ours */
-    bool no_serve;        /* migrated, but without `seatgrid serve` */
+    bool no_serve;        /* migrated, but without `seatgrid serve` and `seatgrid cdc` */
+    bool no_cdc;          /* without `seatgrid cdc` */
     bool foreground;      /* the servers die with the command */
     const char *strategy; /* NULL for the default */
     const char *sets[CLUSTER_SETS_MAX]; /* "group.key=value" for seatgrid.cfg */
@@ -44,7 +45,7 @@ struct cluster_options {
 
 struct server {
     char name[64];
-    char shard[64]; /* "" for redis and serve */
+    char shard[64]; /* "" for redis, serve and cdc */
     int port;
     struct process_id id; /* pid 0: does not run */
     bool started_here;    /* by this command, so a failure stops it */
@@ -60,6 +61,7 @@ struct cluster {
     size_t node_count;
     struct server redis;
     struct server serve; /* port: of HTTP */
+    struct server cdc;   /* port: of its admin listener */
     char problem[4096];  /* what went wrong, one or several lines */
 };
 

@@ -11,8 +11,8 @@
 #include "dev/cluster.h"
 #include "dev/folders.h"
 #include "dev/postgres.h"
+#include "dev/programs.h"
 #include "dev/redis.h"
-#include "dev/serve.h"
 #include "dev/servers.h"
 
 enum sg_error cluster_down(const char *var)
@@ -87,11 +87,12 @@ enum sg_error cluster_status(const char *var, bool json)
     }
     add_status(&out, json, &cluster->redis, "redis");
     add_status(&out, json, &cluster->serve, "api");
+    add_status(&out, json, &cluster->cdc, "cdc");
     if (json)
         dynbuf_adds(&out, "]}\n");
     fputs(dynbuf_text(&out), stdout);
     dynbuf_done(&out);
-    bool all = servers_count_running(cluster) == cluster->node_count + 2;
+    bool all = servers_count_running(cluster) == cluster->node_count + 3;
     servers_free(cluster);
     return all ? SG_OK : SG_NOT_FOUND;
 }
@@ -106,6 +107,8 @@ static struct server *find_server(struct cluster *cluster, const char *name)
         return &cluster->redis;
     if (strcmp(name, "serve") == 0)
         return &cluster->serve;
+    if (strcmp(name, "cdc") == 0)
+        return &cluster->cdc;
     cluster_fail(cluster, "%s has no server \"%s\"; `seatgrid dev status` lists them", cluster->var,
                  name);
     return NULL;
@@ -115,8 +118,8 @@ static enum sg_error start_server(struct cluster *cluster, struct server *server
 {
     if (server == &cluster->redis)
         return redis_start(cluster);
-    if (server == &cluster->serve)
-        return serve_start(cluster);
+    if (server == &cluster->serve || server == &cluster->cdc)
+        return program_start(cluster, server);
     if (!server->port)
         return cluster_fail(cluster, "%s has no port with --replicas %d", server->name,
                             cluster->options.replicas);
@@ -128,8 +131,8 @@ static bool stop_server(struct cluster *cluster, struct server *server)
 {
     if (server == &cluster->redis)
         return redis_stop(cluster);
-    if (server == &cluster->serve)
-        return serve_stop(cluster);
+    if (server == &cluster->serve || server == &cluster->cdc)
+        return program_stop(cluster, server);
     return postgres_stop(cluster, server);
 }
 

@@ -10,8 +10,8 @@
 
 #include "dev/folders.h"
 #include "dev/postgres.h"
+#include "dev/programs.h"
 #include "dev/redis.h"
-#include "dev/serve.h"
 
 struct cluster *servers_new(const struct cluster_options *options)
 {
@@ -54,12 +54,14 @@ void servers_inspect(struct cluster *cluster)
     for (size_t i = 0; i < cluster->node_count; i++)
         postgres_inspect(cluster, &cluster->nodes[i]);
     redis_inspect(cluster);
-    serve_inspect(cluster);
+    program_inspect(cluster, &cluster->serve);
+    program_inspect(cluster, &cluster->cdc);
 }
 
 size_t servers_count_running(const struct cluster *cluster)
 {
-    size_t running = (cluster->redis.id.pid != 0) + (cluster->serve.id.pid != 0);
+    size_t running =
+        (cluster->redis.id.pid != 0) + (cluster->serve.id.pid != 0) + (cluster->cdc.id.pid != 0);
     for (size_t i = 0; i < cluster->node_count; i++)
         running += cluster->nodes[i].id.pid != 0;
     return running;
@@ -67,7 +69,8 @@ size_t servers_count_running(const struct cluster *cluster)
 
 bool servers_started_here(const struct cluster *cluster)
 {
-    bool some = cluster->serve.started_here || cluster->redis.started_here;
+    bool some =
+        cluster->serve.started_here || cluster->cdc.started_here || cluster->redis.started_here;
     for (size_t i = 0; i < cluster->node_count; i++)
         some |= cluster->nodes[i].started_here;
     return some;
@@ -101,9 +104,13 @@ bool servers_stop(struct cluster *cluster, bool own_only)
 {
     bool all = true;
     servers_inspect(cluster);
-    if (cluster->serve.id.pid && (!own_only || cluster->serve.started_here)) {
-        all &= serve_stop(cluster);
-        cluster_say("serve", "stopped");
+    struct server *const programs[] = {&cluster->serve, &cluster->cdc};
+    for (size_t i = 0; i < 2; i++) {
+        if (!programs[i]->id.pid || (own_only && !programs[i]->started_here))
+            continue;
+        bool stopped = program_stop(cluster, programs[i]);
+        cluster_say(programs[i]->name, stopped ? "stopped" : "does not stop");
+        all &= stopped;
     }
     for (int standbys = 1; standbys >= 0; standbys--) {
         for (size_t i = 0; i < cluster->node_count; i++) {

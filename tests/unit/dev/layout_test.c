@@ -47,6 +47,7 @@ static void test_the_promised_ports(void **state)
     expect_node(cluster, 3, "beta-2", 8103);
     assert_string_equal(cluster->nodes[3].shard, "beta");
     assert_int_equal(cluster->redis.port, 8104);
+    assert_int_equal(cluster->cdc.port, 8105);
     assert_int_equal(cluster->serve.port, 8080);
 }
 
@@ -59,6 +60,7 @@ static void test_no_port_twice_with_any_number_of_replicas(void **state)
         for (size_t i = 0; i < cluster->node_count; i++)
             assert_int_equal(cluster->nodes[i].port, 100 + (int)i);
         assert_int_equal(cluster->redis.port, 100 + (int)cluster->node_count);
+        assert_int_equal(cluster->cdc.port, 101 + (int)cluster->node_count);
     }
 }
 
@@ -70,7 +72,7 @@ static void test_impossible_options_are_named(void **state)
         const char *text;
     } cases[] = {
         {0, 8080, 8081, 1, "--port-base 0"},
-        {65532, 8080, 8081, 1, "between 1 and 65531"},
+        {65532, 8080, 8081, 1, "between 1 and 65530"},
         {8100, 0, 8081, 1, "--http-port 0"},
         {8100, 8080, 70000, 1, "--admin-port 70000"},
         {8100, 8104, 8081, 1, "--http-port 8104 lies among"},
@@ -84,7 +86,7 @@ static void test_impossible_options_are_named(void **state)
                                              cases[i].replicas, SG_CONFIG_INVALID);
         assert_non_null(strstr(cluster->problem, cases[i].text));
     }
-    plan(65531, 8080, 8081, 1, SG_OK);
+    plan(65530, 8080, 8081, 1, SG_OK);
 }
 
 static void expect_options(struct cluster *cluster, int base, int http, int admin, int replicas)

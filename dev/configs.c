@@ -1,27 +1,19 @@
 /*
- * `seatgrid serve` of the local cluster. See serve.h.
+ * The configuration of the local cluster. See configs.h.
  *
  * SPDX-License-Identifier: MIT
  */
-#include "dev/serve.h"
+#include "dev/configs.h"
 
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "base/clock.h"
 #include "base/dynbuf.h"
-#include "cli/admin_client.h"
-#include "dev/process.h"
 
 #define CONFIG_MAX (1 << 20)
 #define EVENTS_A_SHARD 1000000
-#define READY_TIMEOUT_MS 60000
-#define ASK_TIMEOUT_MS 2000
-#define GRACEFUL_STOP_MS 20000
-#define HARD_STOP_MS 5000
 #define KEY_MAX 64
 
 /* --- seatgrid.cfg ----------------------------------------------------------------------------- */
@@ -93,6 +85,8 @@ static void collect(const struct cluster *cluster, struct entries *ret_entries)
     set_entry(ret_entries, "admin", "listen", address);
     snprintf(address, sizeof(address), "127.0.0.1:%d", cluster->redis.port);
     set_entry(ret_entries, "redis", "address", address);
+    snprintf(address, sizeof(address), "127.0.0.1:%d", cluster->cdc.port);
+    set_entry(ret_entries, "cdc", "listen", address);
     if (options->strategy)
         set_entry(ret_entries, "booking", "strategy", options->strategy);
     for (size_t i = 0; i < options->set_count; i++)
@@ -221,7 +215,7 @@ static enum sg_error write_config(struct cluster *cluster, const char *name, con
     return error ? error : write_file(cluster, last, text);
 }
 
-enum sg_error serve_write_configs(struct cluster *cluster, bool *ret_changed)
+enum sg_error configs_write(struct cluster *cluster, bool *ret_changed)
 {
     struct dynbuf text;
     bool changed = false;
@@ -237,87 +231,4 @@ enum sg_error serve_write_configs(struct cluster *cluster, bool *ret_changed)
     if (!error)
         *ret_changed = changed;
     return error;
-}
-
-/* --- the process ------------------------------------------------------------------------------ */
-
-static char *pid_path(char *ret_path, const struct cluster *cluster)
-{
-    return cluster_path(ret_path, "%s/run/serve.pid", cluster->var);
-}
-
-void serve_inspect(struct cluster *cluster)
-{
-    char path[CLUSTER_PATH_MAX];
-    cluster->serve.id.pid = 0;
-    process_file_read(pid_path(path, cluster), &cluster->serve.id);
-}
-
-/* One look at /readyz. Fills `ret_why` with what stood in the way. */
-static bool is_ready(const struct cluster *cluster, char *ret_why, size_t size)
-{
-    char address[64];
-    int status = 0;
-    struct dynbuf body;
-    snprintf(address, sizeof(address), "127.0.0.1:%d", cluster->options.http_port);
-    dynbuf_init(&body, 1 << 16);
-    enum sg_error error = admin_call(address, "GET", "/readyz", NULL, 0, ASK_TIMEOUT_MS, &status,
-                                     &body, ret_why, size);
-    if (!error)
-        snprintf(ret_why, size, "/readyz says %d: %s", status, dynbuf_text(&body));
-    dynbuf_done(&body);
-    return !error && status == 200;
-}
-
-static enum sg_error wait_ready(struct cluster *cluster)
-{
-    char why[512] = "";
-    int64_t deadline_us = clock_mono_us() + READY_TIMEOUT_MS * 1000;
-    while (!is_ready(cluster, why, sizeof(why))) {
-        process_reap();
-        if (process_interrupted())
-            return cluster_fail(cluster, "interrupted");
-        if (!process_alive(&cluster->serve.id)) {
-            cluster_show_log(cluster, "serve");
-            return cluster_fail(cluster, "seatgrid serve has ended");
-        }
-        if (clock_mono_us() > deadline_us) {
-            cluster_show_log(cluster, "serve");
-            return cluster_fail(cluster, "seatgrid serve is not ready after %d s; %s",
-                                READY_TIMEOUT_MS / 1000, why);
-        }
-        process_sleep_ms(20);
-    }
-    return SG_OK;
-}
-
-enum sg_error serve_start(struct cluster *cluster)
-{
-    char program[CLUSTER_PATH_MAX];
-    char config[CLUSTER_PATH_MAX];
-    char log[CLUSTER_PATH_MAX];
-    char pid[CLUSTER_PATH_MAX];
-    ssize_t len = readlink("/proc/self/exe", program, sizeof(program) - 1);
-    if (len < 0)
-        return cluster_fail(cluster, "cannot find this program's own file: %m");
-    program[len] = '\0';
-    cluster_path(config, "%s/seatgrid.cfg", cluster->var);
-    const char *const argv[] = {program, "serve", "-c", config, NULL};
-    struct process_spec spec = {.argv = argv,
-                                .log_path = cluster_path(log, "%s/log/serve.log", cluster->var),
-                                .signal_on_parent_death =
-                                    cluster->options.foreground ? SIGTERM : 0};
-    if (process_start(&spec, &cluster->serve.id) != SG_OK)
-        return cluster_fail(cluster, "serve: cannot start: %m");
-    cluster->serve.started_here = true;
-    if (process_file_write(pid_path(pid, cluster), &cluster->serve.id) != SG_OK)
-        return cluster_fail(cluster, "cannot write %s: %m", pid);
-    return wait_ready(cluster);
-}
-
-bool serve_stop(struct cluster *cluster)
-{
-    serve_inspect(cluster);
-    return process_stop(&cluster->serve.id, SIGTERM, GRACEFUL_STOP_MS) ||
-           process_stop(&cluster->serve.id, SIGKILL, HARD_STOP_MS);
 }
