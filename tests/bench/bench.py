@@ -19,6 +19,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
+import cdc  # noqa: E402
 import load  # noqa: E402
 import reloads  # noqa: E402
 from report import Report, median  # noqa: E402
@@ -43,6 +44,8 @@ class Plan:
         self.router_blocks = 8 if quick else 60
         self.reload_requests = 100_000 if quick else 1_000_000
         self.reloads = 100 if quick else 1000
+        self.backlog = 100_000 if quick else 400_000
+        self.reseed = 200_000 if quick else 1_000_000
         self.timed_reloads = 10 if quick else 30
         self.reload_seconds = 60 if quick else 400     # then it ends, however far it got
 
@@ -388,8 +391,17 @@ def rate(bench):
                      f"{raw['statuses']}, {load.lost(raw)} lost")
 
 
+def consumer(bench):
+    cdc.run(bench)
+
+
+def tickets(bench):
+    cdc.tickets(bench)
+
+
 ROWS = {"bookings": bookings, "hot": hot, "seatmap": seatmap, "soldout": soldout,
-        "router": router, "reload": reload, "rate": rate}
+        "router": router, "reload": reload, "rate": rate,
+        "cdc": consumer, "tickets": tickets}
 
 
 def parse_arguments():

@@ -30,7 +30,7 @@ class Rig:
     workers = os.cpu_count()    # the default of `seatgrid serve`: one a core
 
     def __init__(self):
-        self.cluster = harness.Cluster(start=False)
+        self.cluster = harness.Cluster(start=False)     # the consumer: see consume()
         self.cluster.settings = self._settings({})
         self.ports = harness.Ports(2)
         self._files = {}
@@ -67,6 +67,18 @@ class Rig:
             self.cluster.settings = wanted
             self.cluster.up()
             self.pid = self.cluster.pid("serve")
+
+    def consume(self, running):
+        """Starts or stops `seatgrid cdc`; it does not run unless a row wants it."""
+        flags = self.cluster.flags
+        if running == ("--no-cdc" not in flags):
+            return
+        if running:
+            flags.remove("--no-cdc")
+            self.cluster.up()
+        else:
+            flags.append("--no-cdc")
+            self.cluster.stop("cdc")
 
     def wait_ready(self):
         self.cluster.wait_ready(60)

@@ -1,6 +1,7 @@
 """Test servers for the stories in this folder: the one way to start and torment them.
 
     Cluster() ─> seatgrid dev up ─> PostgreSQL primaries and replicas, Redis, seatgrid serve
+       │                              (and seatgrid cdc for Cluster(cdc=True))
        │  sql(node, text)       psql on one node
        │  get/post/request      HTTP to the API; admin() to the admin listener
        │  crash/stop/start/pause/resume(server)   by the pids of this cluster only
@@ -204,23 +205,24 @@ class DevError(AssertionError):
 
 
 class Cluster:
-    """Two shards, alpha and beta, with `replicas` replicas each, a Redis and `seatgrid serve`.
+    """Two shards, alpha and beta, with `replicas` replicas each, a Redis and `seatgrid serve`;
+    with cdc=True also `seatgrid cdc`.
 
     settings: {"booking.max_seats": 5, ...} for seatgrid.cfg. start=False only reserves folder and
     ports. Use it in a `with` block: the end of the block leaves nothing behind.
     """
 
     def __init__(self, replicas=1, strategy=None, settings=None, servers_only=False,
-                 no_serve=False, start=True):
+                 no_serve=False, cdc=False, start=True):
         self.replicas = replicas
         self.strategy = strategy
         self.settings = dict(settings or {})
         self.flags = (["--servers-only"] if servers_only else []) + \
-                     (["--no-serve"] if no_serve else [])
+                     (["--no-serve"] if no_serve else []) + ([] if cdc else ["--no-cdc"])
         self._start = start
-        self._ports = Ports(2 * (1 + replicas) + 3)
+        self._ports = Ports(2 * (1 + replicas) + 4)
         self.port_base = self._ports.base
-        self.http_port = self.port_base + 2 * (1 + replicas) + 1
+        self.http_port = self.port_base + 2 * (1 + replicas) + 2
         self.admin_port = self.http_port + 1
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
         self.folder.chmod(0o755)  # the servers' user has to reach it
@@ -303,12 +305,13 @@ class Cluster:
         return {server["name"]: server for server in json.loads(done.stdout)["servers"]}
 
     def pid(self, name):
-        """Of a node, redis or serve; 0 if it does not run."""
+        """Of a node, redis, cdc or serve; 0 if it does not run."""
         return self.status()[name]["pid"]
 
     def port(self, name):
-        """Of a node or redis."""
-        index = {"alpha": 0, "beta": 1 + self.replicas, "redis": 2 * (1 + self.replicas)}
+        """Of a node, redis or cdc."""
+        index = {"alpha": 0, "beta": 1 + self.replicas, "redis": 2 * (1 + self.replicas),
+                 "cdc": 2 * (1 + self.replicas) + 1}
         shard, _, number = name.partition("-")
         return self.port_base + index[shard] + (int(number) - 1 if number else 0)
 
@@ -322,20 +325,25 @@ class Cluster:
         return "\n".join(self.log(name).splitlines()[-lines:])
 
     def sanitizer_reports(self):
-        """What sanitizers and assertions wrote into serve's log; "" if nothing."""
-        text = self.log("serve")
-        found = SANITIZER.search(text)
-        return text[max(0, found.start() - 200):found.start() + 6000] if found else ""
+        """What sanitizers and assertions wrote into the logs of our programs; "" if nothing."""
+        spoken = ""
+        for program in ("serve", "cdc"):
+            text = self.log(program)
+            found = SANITIZER.search(text)
+            if found:
+                spoken += f"{program}: {text[max(0, found.start() - 200):found.start() + 6000]}\n"
+        return spoken
 
-    def rss_bytes(self):
-        """Resident memory of `seatgrid serve`."""
-        status = pathlib.Path(f"/proc/{self.pid('serve')}/status").read_text(encoding="ascii")
+    def rss_bytes(self, program="serve"):
+        """Resident memory of `seatgrid serve` or `seatgrid cdc`."""
+        status = pathlib.Path(f"/proc/{self.pid(program)}/status").read_text(encoding="ascii")
         return int(re.search(r"VmRSS:\s+(\d+) kB", status).group(1)) * 1024
 
-    def metric(self, name, **labels):
+    def metric(self, name, program="serve", **labels):
         """Sum of the series of that name that carry these labels; 0 if there is none."""
         total = 0.0
-        for line in self.admin("GET", "/metrics").body.decode().splitlines():
+        ask = self.cdc if program == "cdc" else self.admin
+        for line in ask("GET", "/metrics").body.decode().splitlines():
             found = re.match(r"(\w+)(?:\{(.*)\})? (\S+)$", line)
             if not found or found.group(1) != name:
                 continue
@@ -376,6 +384,10 @@ class Cluster:
     def admin(self, method, path, body=None, headers=None, timeout=15):
         """One request to the admin listener."""
         return http_request(self.admin_port, method, path, body, headers, timeout)
+
+    def cdc(self, method, path, body=None, headers=None, timeout=15):
+        """One request to the admin listener of `seatgrid cdc`."""
+        return http_request(self.port("cdc"), method, path, body, headers, timeout)
 
     def make_event(self, rows=10, cols=10, shard=None, name="Test"):
         """Makes an event and gives its id."""

@@ -8,6 +8,7 @@ SPDX-License-Identifier: MIT
 """
 
 import contextlib
+import functools
 import os
 import re
 import signal
@@ -16,8 +17,11 @@ import subprocess
 import threading
 import time
 
-from harness import (Cluster, Ports, alive, binary, environment, processes_naming, refused, short,
-                     timeout, wait_until)
+import harness
+from harness import (Ports, alive, binary, environment, processes_naming, refused, short, timeout,
+                     wait_until)
+
+Cluster = functools.partial(harness.Cluster, cdc=True)
 
 
 def nothing_left(cluster):
@@ -131,14 +135,14 @@ def test_up_brings_back_what_is_missing():
     """One server of each kind dies: `up` starts those and leaves the others alone."""
     with Cluster() as cluster:
         before = cluster.status()
-        for name in ("alpha-2", "redis", "serve"):
+        for name in ("alpha-2", "redis", "cdc", "serve"):
             cluster.crash(name)
         assert cluster.dev("status", "--var", str(cluster.var), check=False).returncode == 1
         cluster.up()
         after = cluster.status()
         for name in before:
             changed = before[name]["pid"] != after[name]["pid"]
-            assert changed == (name in ("alpha-2", "redis", "serve")), name
+            assert changed == (name in ("alpha-2", "redis", "cdc", "serve")), name
 
 
 def test_taken_ports_are_named():
@@ -305,11 +309,11 @@ def test_run_refuses_a_running_cluster():
 
 
 def test_failure_half_way_stops_what_was_started():
-    """serve refuses its settings: the message shows its log, and no server is left."""
+    """cdc, the first of ours, refuses its settings: the message shows its log, and no server is left."""
     with Cluster(start=False, settings={"booking.max_seats": "many"}) as cluster:
         done = cluster.dev("up", *cluster.options(), check=False)
         assert done.returncode == 1
-        assert "seatgrid serve has ended" in done.stderr, done.stderr
+        assert "seatgrid cdc has ended" in done.stderr, done.stderr
         assert "max_seats" in done.stderr, done.stderr
         nothing_left(cluster)
 
@@ -327,7 +331,7 @@ def test_edited_map_is_kept():
         assert cluster.get("/events/1").headers["SeatGrid-Map-Version"] == "7"
         cluster.down()
         cluster.replicas = 1  # as many ports more as were reserved: none, so take others
-        ports = Ports(7)
+        ports = Ports(8)
         try:
             cluster.port_base = ports.base
             done = cluster.up()

@@ -23,9 +23,12 @@ UNKNOWN_BOOKING = "0190f3c2-7d1e-4c55-9e5a-3f0f6d1c2b7a"
 OPTIONAL_HEADERS = {"Content-Encoding", "Idempotent-Replayed", "Allow"}
 # Needs a broken shard or a full map: shown by the tests that break one.
 NOT_HERE = {("GET", "/readyz", 503), ("POST", "/events", 503), ("POST", "/events", 507),
-            ("POST", "/book", 503)} | {("GET", path, 503) for path in (
-                "/events", "/events/{id}", "/events/{id}/seats",
-                "/events/{id}/bookings/{bookingId}")}
+            ("POST", "/book", 503),
+            # A stream needs a consumer: test_live.py.
+            ("GET", "/events/{id}/stream", 200)} | {("GET", path, 503) for path in (
+                "/events", "/events/{id}", "/events/{id}/seats", "/events/{id}/availability",
+                "/events/{id}/bookings/{bookingId}", "/users/{userId}/tickets",
+                "/events/{id}/stream")}
 
 
 class Document:
@@ -102,7 +105,8 @@ def prepare(cluster, wire):
 
 def fill(path, booking_id, event=1):
     """The path with its parameters."""
-    return path.replace("{id}", str(event)).replace("{bookingId}", booking_id)
+    return path.replace("{id}", str(event)).replace("{bookingId}", booking_id) \
+        .replace("{userId}", "u-1")
 
 
 @short
@@ -250,6 +254,8 @@ def provocations(event, booking_id):
     large = b" " * 70000
     text = {"Content-Type": "text/plain"}
     seat_map, one_booking = "/events/{id}/seats", "/events/{id}/bookings/{bookingId}"
+    stream = "/events/{id}/stream"
+    availability, tickets = "/events/{id}/availability", "/users/{userId}/tickets"
     tag = {"If-None-Match": "*"}
     many = [(1 + n // 10, 1 + n % 10) for n in range(21)]
     cases = [
@@ -274,6 +280,18 @@ def provocations(event, booking_id):
         ("GET", seat_map, 400, seat_map, None, {"SeatGrid-Max-Staleness": "soon"}),
         ("GET", seat_map, 404, "/events/999999/seats", None, {}),
         ("GET", seat_map, 406, seat_map, None, {"Accept": "text/html"}),
+        ("GET", seat_map, 400, seat_map, None, {"SeatGrid-Token": "x"}),
+        ("GET", availability, 200, availability, None, {}),
+        ("GET", availability, 400, "/events/x/availability", None, {}),
+        ("GET", availability, 404, "/events/999999/availability", None, {}),
+        ("GET", stream, 400, "/events/x/stream", None, {}),
+        ("GET", stream, 404, "/events/999999/stream", None, {}),
+        ("GET", stream, 406, stream, None, {"Accept": "application/json"}),
+        ("GET", tickets, 200, tickets, None, {}),
+        ("GET", tickets, 400, tickets + "?limit=0", None, {}),
+        ("GET", tickets, 400, tickets + "?cursor=x", None, {}),
+        ("GET", tickets, 400, "/users/%C3%A9/tickets", None, {}),
+        ("GET", tickets, 400, tickets, None, {"SeatGrid-Token": "alpha"}),
         ("POST", "/book", 201, "/book", booking(event, [(2, 2)]), {}),
         ("POST", "/book", 201, "/book", booking(event, [(1, 1)]), {"Idempotency-Key": "k"}),
         ("POST", "/book", 400, "/book", b"\xff", {}),
