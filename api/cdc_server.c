@@ -77,9 +77,22 @@ static bool watch_signal(struct cdc_server *server, int slot, int number, event_
     return server->signals[slot] && event_add(server->signals[slot], NULL) == 0;
 }
 
+/* A batch gathers for a millisecond, which the coarse clock of the default would make up to four.
+ */
+static struct event_base *new_base(void)
+{
+    struct event_config *config = event_config_new();
+    if (!config)
+        return NULL;
+    event_config_set_flag(config, EVENT_BASE_FLAG_PRECISE_TIMER);
+    struct event_base *base = event_base_new_with_config(config);
+    event_config_free(config);
+    return base;
+}
+
 static bool build_base(struct cdc_server *server)
 {
-    server->base = event_base_new();
+    server->base = new_base();
     server->domain = snapshot_domain_new();
     server->metrics = metrics_set_new();
     if (!server->base || !server->domain || !server->metrics)

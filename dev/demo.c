@@ -94,6 +94,11 @@ static void print_curl_lines(const struct cluster *cluster, long long event)
            "  curl 127.0.0.1:%d/events --json '{\"name\":\"Mine\",\n"
            "    \"startsAt\":\"2030-06-01T19:00:00Z\",\"rows\":1000,\"cols\":1000}'\n",
            http, event, http);
+    printf("  # how many are left, what u-1 holds, seat changes as they come\n"
+           "  curl 127.0.0.1:%d/events/%lld/availability\n"
+           "  curl 127.0.0.1:%d/users/u-1/tickets\n"
+           "  curl -N 127.0.0.1:%d/events/%lld/stream\n",
+           http, event, http, http, event);
     printf("  # figures, and the documentation\n"
            "  curl 127.0.0.1:%d/metrics\n"
            "  http://127.0.0.1:%d/docs\n"

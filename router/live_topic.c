@@ -228,6 +228,7 @@ bool live_topic_ask(struct live_topic *topic, struct position *ret_from)
     struct live_watch *watch;
     bool wanted = false;
     topic->asking = true;
+    topic->asked_at = topic->now;
     dynbuf_reset(&topic->kept);
     TAILQ_FOREACH (watch, &topic->watches, link) {
         watch->asked = true;
@@ -246,13 +247,18 @@ void live_topic_unanswered(struct live_topic *topic)
     dynbuf_reset(&topic->kept);
 }
 
-/* Who brought an id that Redis has not reached did not get it from these keys. (Who is in step may
- * be ahead of a Redis that has lost its last changes: they come again, and are not told again.) */
+/* Redis has less than a client was told, by whomever: those who know of it look again. For who is
+ * in step that is so only if Redis had it when it was asked: a line may have overtaken the answer.
+ */
 static void lose_those_ahead(struct live_topic *topic, const struct position *at)
 {
     struct live_watch *watch;
+    bool went_back = position_compare(at, &topic->asked_at) < 0;
+    if (went_back)
+        topic->now = *at;
     TAILQ_FOREACH (watch, &topic->watches, link) {
-        if (watch->step == LIVE_RESUMING && watch->asked && position_compare(&watch->told, at) > 0)
+        bool concerned = watch->step == LIVE_RESUMING || (watch->step == LIVE_IN_STEP && went_back);
+        if (concerned && watch->asked && position_compare(&watch->told, at) > 0)
             watch->step = LIVE_LOST;
     }
 }

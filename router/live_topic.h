@@ -51,9 +51,10 @@ struct live_topic {
     struct position now;
     struct live_counts counts;
     int32_t cols;
-    bool asking;        /* between a question and its reading */
-    struct dynbuf kept; /* lines that came meanwhile */
-    unsigned telling;   /* fn may be on the stack */
+    bool asking;              /* between a question and its reading */
+    struct position asked_at; /* `now` at that time */
+    struct dynbuf kept;       /* lines that came meanwhile */
+    unsigned telling;         /* fn may be on the stack */
     bool left_while_telling;
 };
 

@@ -38,7 +38,7 @@ struct expectation {
     /* of pgconn_send_committed: */
     bool committed;
     unsigned seen;    /* its results so far; the next one's part */
-    bool open;        /* its transaction has begun and not ended */
+    bool ended;       /* the server said COMMIT to its COMMIT */
     PGresult *behind; /* owned; rows of what is behind it */
 };
 
@@ -360,18 +360,16 @@ static bool is_error(const PGresult *result)
 }
 
 /* One of a transaction's results. True: it has been dealt with; false: it counts like that of a
- * statement sent alone. */
+ * statement sent alone. What comes behind a COMMIT that was executed cannot undo it. */
 static bool keep_part(struct expectation *expected, PGresult *result)
 {
     unsigned part = expected->seen++;
     bool ok = !is_error(result);
-    if (part == PART_BEGIN)
-        expected->open = ok;
-    else if (part == PART_COMMIT && PQresultStatus(result) != PGRES_PIPELINE_ABORTED)
-        expected->open = false; /* it was executed; one that fails ends the transaction, too */
+    if (part == PART_COMMIT && ok)
+        expected->ended = strcmp(PQcmdStatus(result), "COMMIT") == 0;
     if (part == PART_BEHIND && ok)
         expected->behind = result;
-    else if (part == PART_BEHIND || (ok && part != PART_STATEMENT))
+    else if (expected->ended || (ok && part != PART_STATEMENT))
         PQclear(result);
     else
         return false;
@@ -404,7 +402,14 @@ static void deliver(struct pgconn *conn, const struct expectation *done)
                             .result = done->result,
                             .behind = done->behind,
                             .duration_us = clock_mono_us() - done->sent_us};
-    if (is_error(done->result)) {
+    if (done->committed && !done->ended && !is_error(done->result)) {
+        /* No error, and no commit: a COMMIT that rolls back says so by its tag alone. */
+        reply.kind = PGREPLY_LOST;
+        reply.result = NULL;
+        reply.behind = NULL;
+        reply.message = "COMMIT did not commit";
+        lose_soon(conn, reply.message);
+    } else if (is_error(done->result)) {
         const char *sqlstate = PQresultErrorField(done->result, PG_DIAG_SQLSTATE);
         const char *message = PQresultErrorField(done->result, PG_DIAG_MESSAGE_PRIMARY);
         reply.kind = PGREPLY_ERROR;
@@ -423,21 +428,28 @@ static void deliver(struct pgconn *conn, const struct expectation *done)
                  reply.message);
 }
 
-static void ignore_reply(void *arg, const struct pgreply *reply)
+static void on_rolled_back(void *arg, const struct pgreply *reply)
 {
-    (void)arg;
-    (void)reply;
+    struct pgconn *conn = arg;
+    if (reply->kind == PGREPLY_ERROR)
+        lose_soon(conn, reply->message);
+}
+
+/* Ends what may still be open, so that what comes next does not land in there: a COMMIT that was
+ * cancelled before it ran has ended nothing. Outside of a transaction it does no harm. */
+static void roll_back(struct pgconn *conn)
+{
+    if (send_statement(conn, STATEMENT_ROLLBACK, NULL) && PQpipelineSync(conn->pg))
+        expect(conn, false, on_rolled_back, conn);
+    else
+        lose_soon(conn, PQerrorMessage(conn->pg));
 }
 
 static void on_sync(struct pgconn *conn)
 {
     struct expectation done = take_oldest(conn);
-    if (done.open) { /* it failed half-way: what comes next must not land in there */
-        if (send_statement(conn, STATEMENT_ROLLBACK, NULL) && PQpipelineSync(conn->pg))
-            expect(conn, false, ignore_reply, NULL);
-        else
-            lose_soon(conn, PQerrorMessage(conn->pg));
-    }
+    if (done.committed && !done.ended)
+        roll_back(conn);
     deliver(conn, &done);
     PQclear(done.result);
     PQclear(done.behind);

@@ -26,7 +26,7 @@ class PlayedConsumer:
         self.history = history
         self.generation = generation
         self.epoch = 1
-        self.lsn = 1000
+        self.lsn = int(time.time() * 1000) * 8  # above any that was played before
         self.script = pathlib.Path(SCRIPT).read_text(encoding="utf-8")
         self.redis = RedisClient(port)
         self._stop = threading.Event()

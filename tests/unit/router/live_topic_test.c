@@ -481,6 +481,29 @@ static void a_trimmed_history_is_a_resync(void **state)
     live_topic_done(&topic);
 }
 
+static void a_redis_that_forgot_is_a_resync(void **state)
+{
+    (void)state;
+    start(1);
+    join(&readers[0], false);
+    read_now();
+    for (int i = 0; i < 3; i++) {
+        sell(i);
+        apply(100);
+        deliver();
+    }
+    assert_int_equal(readers[0].calls, 4);
+    redis.at = 1;
+    redis.stream_count = 1;
+    resyncs = 0;
+    read_now();
+    assert_int_equal(resyncs, 1);
+    apply(100); /* and what it had forgotten is news again */
+    deliver();
+    assert_int_equal(readers[0].calls, 6);
+    live_topic_done(&topic);
+}
+
 static void a_deleted_event_is_told_to_all(void **state)
 {
     static const char line[] = "alpha.3 100-1 120-1 0 0 0 0 gone";
@@ -518,6 +541,7 @@ int main(void)
         cmocka_unit_test(a_resume_gets_exactly_what_was_missed),
         cmocka_unit_test(what_cannot_be_resumed_is_a_resync),
         cmocka_unit_test(a_trimmed_history_is_a_resync),
+        cmocka_unit_test(a_redis_that_forgot_is_a_resync),
         cmocka_unit_test(a_deleted_event_is_told_to_all),
         cmocka_unit_test(rubbish_on_the_channel_is_survived),
         cmocka_unit_test(nobody_misses_anything),

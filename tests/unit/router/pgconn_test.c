@@ -944,6 +944,7 @@ static void test_a_stormy_day(void **state)
 static char heard[256];      /* what the server was asked, with blanks */
 static const char *fails_at; /* the statement that is refused; NULL: none */
 static const char *dies_at;  /* the statement at which the server ends, unanswered */
+static const char *commit_tag;
 static bool fails_at_the_sync;
 
 static void answer_transaction(void *arg, struct fake_session *session)
@@ -961,7 +962,7 @@ static void answer_transaction(void *arg, struct fake_session *session)
     else if (strcmp(statement, "event") == 0)
         fake_value(session, "x");
     else
-        fake_command(session, "DONE");
+        fake_command(session, strcmp(statement, "commit") == 0 ? commit_tag : "DONE");
     if (fails_at_the_sync && strcmp(statement, "wal") == 0)
         fake_error_at_sync(session, "57P01");
 }
@@ -986,6 +987,7 @@ static void prepare_transaction(struct rig *rig, const char *failing, const char
     heard[0] = '\0';
     fails_at = failing;
     dies_at = deadly;
+    commit_tag = "COMMIT";
     fails_at_the_sync = false;
     rig->server->on_execute = answer_transaction;
     connect_as(rig, PGCONN_WRITE);
@@ -1029,7 +1031,8 @@ static void test_a_failed_transaction_is_rolled_back(void **state)
     assert_int_equal(rig->lost, 0);
 }
 
-static void test_a_failed_commit_has_ended(void **state)
+/* It may have been cancelled before it ran: the transaction is open then, and takes no BEGIN. */
+static void test_a_failed_commit_is_rolled_back(void **state)
 {
     struct rig *rig = *state;
     prepare_transaction(rig, "commit", NULL);
@@ -1040,7 +1043,34 @@ static void test_a_failed_commit_has_ended(void **state)
     fails_at = NULL;
     assert_true(send_one(rig));
     turn_until(rig->base, rig->replied == 2);
-    assert_string_equal(heard, "begin event commit event "); /* nothing to roll back */
+    assert_string_equal(heard, "begin event commit rollback event ");
+}
+
+/* A connection in a transaction that cannot be left is of no use to anybody. */
+static void test_a_failed_rollback_costs_the_connection(void **state)
+{
+    struct rig *rig = *state;
+    prepare_transaction(rig, "event", NULL);
+    assert_true(send_committed(rig));
+    turn_until(rig->base, rig->replied == 1);
+    fails_at = "rollback";
+    turn_until(rig->base, rig->lost == 1);
+    fails_at = NULL;
+    check_comes_back(rig);
+}
+
+/* As of a transaction that had failed before: an answer without an error, and nothing is kept. */
+static void test_a_commit_that_rolls_back_is_no_answer(void **state)
+{
+    struct rig *rig = *state;
+    prepare_transaction(rig, NULL, NULL);
+    commit_tag = "ROLLBACK";
+    assert_true(send_committed(rig));
+    turn_until(rig->base, rig->replied == 1);
+    assert_int_equal(rig->letters[0].kind, PGREPLY_LOST);
+    assert_false(rig->letters[0].has_behind);
+    turn_until(rig->base, rig->lost == 1);
+    check_comes_back(rig);
 }
 
 static void test_what_fails_behind_changes_nothing(void **state)
@@ -1068,7 +1098,7 @@ static void test_a_transaction_that_cannot_begin(void **state)
     fails_at = NULL;
     assert_true(send_one(rig));
     turn_until(rig->base, rig->replied == 2);
-    assert_string_equal(heard, "begin event ");
+    assert_string_equal(heard, "begin rollback event "); /* perhaps one was open already */
 }
 
 /* Whatever was said before: without the Sync it is a loss, and asked again by the owner. */
@@ -1089,6 +1119,7 @@ static void test_a_transaction_cut_anywhere_is_lost(void **state)
     turn_until(rig->base, pgconn_is_ready(rig->conn));
 }
 
+/* The Sync ends what is behind the COMMIT; that is done. */
 static void test_an_error_at_the_sync_of_a_transaction(void **state)
 {
     struct rig *rig = *state;
@@ -1096,7 +1127,8 @@ static void test_an_error_at_the_sync_of_a_transaction(void **state)
     fails_at_the_sync = true;
     assert_true(send_committed(rig));
     turn_until(rig->base, rig->replied == 1);
-    assert_int_equal(rig->letters[0].kind, PGREPLY_ERROR);
+    assert_int_equal(rig->letters[0].kind, PGREPLY_ROWS);
+    assert_string_equal(rig->letters[0].value, "x");
 }
 
 static void test_free_with_a_transaction_answered_in_part(void **state)
@@ -1163,7 +1195,9 @@ int main(void)
         TEST(test_free_at_any_moment_of_a_connect),
         TEST(test_a_transaction_and_what_is_behind_it),
         TEST(test_a_failed_transaction_is_rolled_back),
-        TEST(test_a_failed_commit_has_ended),
+        TEST(test_a_failed_commit_is_rolled_back),
+        TEST(test_a_failed_rollback_costs_the_connection),
+        TEST(test_a_commit_that_rolls_back_is_no_answer),
         TEST(test_what_fails_behind_changes_nothing),
         TEST(test_a_transaction_that_cannot_begin),
         TEST(test_a_transaction_cut_anywhere_is_lost),
