@@ -7,8 +7,10 @@
  *
  * The reply waits for the Sync: the transaction ends there and not with the rows, so an error may
  * still come behind them (a server that shuts down between the two rolls back what it has just
- * answered). And when the connection goes, libpq makes up an error result for the oldest statement;
- * without its Sync that is no answer of the server, but a loss like the others.
+ * answered). One sent whole ends with its COMMIT, if the server says so and not ROLLBACK; after
+ * anything else it is rolled back, as it may still be open. And when the connection goes, libpq
+ * makes up an error result for the oldest statement; without its Sync that is no answer of the
+ * server, but a loss like the others.
  *
  * SPDX-License-Identifier: MIT
  */

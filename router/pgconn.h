@@ -98,7 +98,7 @@ bool pgconn_send(struct pgconn *conn, enum statement statement, const struct par
 /* The same as BEGIN, statement, COMMIT, and behind them `behind`, which has no parameters and sees
  * what the commit left; all of it leaves in one piece and comes back in one. Nothing further is
  * taken until it is answered. What becomes of `behind` changes nothing in what is said of the
- * statement. A connection for writing. */
+ * statement. Rows come only of what the server says it has committed. A connection for writing. */
 bool pgconn_send_committed(struct pgconn *conn, enum statement statement,
                            const struct params *params, enum statement behind, pgreply_fn *fn,
                            void *arg);

@@ -29,9 +29,8 @@ static bool answers_then_goes_down_once(struct rig_server *server, struct fake_s
 
 static bool cannot_commit_once(struct rig_server *server, struct fake_session *session)
 {
-    server->instead = NULL;
-    rig_book_batch(server, session);
-    fake_error_at_sync(session, "40001");
+    server->commit = NULL;
+    fake_error(session, "40001");
     return true;
 }
 
@@ -199,7 +198,7 @@ static void test_an_answer_that_cannot_commit_is_none(void **state)
 {
     struct rig *rig = *state;
     rig_start_ready(rig);
-    rig->servers[ALPHA_1].instead = cannot_commit_once;
+    rig->servers[ALPHA_1].commit = cannot_commit_once;
     for (int i = 0; i < 3; i++)
         rig_book(rig, 5);
     rig_wait(rig);

@@ -49,7 +49,8 @@ struct rig_server {
     bool knows_nothing; /* reads find no rows */
     /* What becomes of the next statements; NULL: all is well. True: it has answered itself. */
     bool (*instead)(struct rig_server *server, struct fake_session *session);
-    bool (*wal)(struct rig_server *server, struct fake_session *session); /* likewise, of "wal" */
+    bool (*commit)(struct rig_server *server, struct fake_session *session); /* of "commit" */
+    bool (*wal)(struct rig_server *server, struct fake_session *session);    /* of "wal" */
     /* The outcome for one booking of a batch; NULL: booked. */
     const char *(*outcome)(struct rig_server *server, const struct asked *asked);
 };
@@ -174,6 +175,8 @@ static inline bool rig_around_a_batch(struct rig_server *server, struct fake_ses
     const char *statement = session->statement;
     if (strcmp(statement, "begin") == 0)
         fake_command(session, "BEGIN");
+    else if (strcmp(statement, "commit") == 0 && server->commit && server->commit(server, session))
+        return true;
     else if (strcmp(statement, "commit") == 0)
         fake_command(session, "COMMIT");
     else if (strcmp(statement, "rollback") == 0)
