@@ -95,7 +95,7 @@ static bool read_user_id(struct exchange *exchange, const struct endpoint_param 
         return false;
     memcpy(exchange->user_id, user_id->start, user_id->len);
     exchange->user_id[user_id->len] = '\0';
-    return json_in_is_user_id(exchange->user_id);
+    return json_in_is_user_text(exchange->user_id);
 }
 
 /* Answers itself and returns false if a parameter of the path is malformed. */
@@ -118,7 +118,7 @@ static bool read_params(struct exchange *exchange, const struct endpoint_match *
     }
     if (user_id->start && !read_user_id(exchange, user_id)) {
         exchange_fail(exchange, SG_MALFORMED,
-                      "user id in the path: must be 1 to %d bytes of printable ASCII",
+                      "user id in the path: must be 1 to %d bytes of printable text",
                       ROUTER_USER_MAX);
         return false;
     }

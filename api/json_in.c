@@ -204,6 +204,11 @@ bool json_in_is_user_id(const char *text)
     return ids_is_printable_ascii(text, ROUTER_USER_MAX) && text[strspn(text, " ")];
 }
 
+bool json_in_is_user_text(const char *text)
+{
+    return strlen(text) <= ROUTER_USER_MAX && is_printable(text);
+}
+
 /* --- POST /book ------------------------------------------------------------------------------- */
 
 static void read_seat(struct reader *reader, size_t index, json_t *value, struct seat *ret_seat)

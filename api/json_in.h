@@ -50,5 +50,7 @@ enum sg_error json_in_event(const char *body, size_t len, int64_t max_seats,
 
 /* A user id that comes in a header: 1 to ROUTER_USER_MAX bytes of printable ASCII. */
 bool json_in_is_user_id(const char *text);
+/* One that comes in a path, as UTF-8 which the caller has checked: what a body may bring. */
+bool json_in_is_user_text(const char *text);
 
 #endif

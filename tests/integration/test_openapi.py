@@ -182,6 +182,8 @@ def test_every_example_request(cluster):
         shown = 0
         for method, path, operation in document.operations():
             status = min(int(code) for code in operation["responses"] if code.isdigit())
+            if (method, path, status) in NOT_HERE:
+                continue
             real = fill(path, booking_id)
             body = operation.get("requestBody", {}).get("content", {}).get("application/json")
             for name, example in (body or {"examples": {"": {"value": None}}})["examples"].items():
@@ -290,7 +292,7 @@ def provocations(event, booking_id):
         ("GET", tickets, 200, tickets, None, {}),
         ("GET", tickets, 400, tickets + "?limit=0", None, {}),
         ("GET", tickets, 400, tickets + "?cursor=x", None, {}),
-        ("GET", tickets, 400, "/users/%C3%A9/tickets", None, {}),
+        ("GET", tickets, 400, "/users/%C2%85/tickets", None, {}),
         ("GET", tickets, 400, tickets, None, {"SeatGrid-Token": "alpha"}),
         ("POST", "/book", 201, "/book", booking(event, [(2, 2)]), {}),
         ("POST", "/book", 201, "/book", booking(event, [(1, 1)]), {"Idempotency-Key": "k"}),

@@ -87,6 +87,10 @@ def test_tickets_of_all_shards_by_start(cluster):
     assert (empty["tickets"], empty["nextCursor"], empty["partial"]) == ([], None, False)
     answer = cluster.get("/users/somebody%20else/tickets").json()
     assert (answer["userId"], len(answer["tickets"])) == ("somebody else", 1)
+    book(cluster, early, 4, "Zoë")
+    cluster.wait_replicas()
+    answer = cluster.get("/users/Zo%C3%AB/tickets").json()
+    assert (answer["userId"], len(answer["tickets"])) == ("Zoë", 1)
 
 
 def fill(cluster, user, count=23):

@@ -243,6 +243,18 @@ static void user_ids_in_headers(void **state)
         json_in_is_user_id("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"));
 }
 
+static void user_ids_in_paths(void **state)
+{
+    (void)state;
+    assert_true(json_in_is_user_text("u-1"));
+    assert_true(json_in_is_user_text("Zo\xc3\xab"));
+    assert_false(json_in_is_user_text(""));
+    assert_false(json_in_is_user_text("   "));
+    assert_false(json_in_is_user_text("\xc2\x85"));
+    assert_false(
+        json_in_is_user_text("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -254,6 +266,7 @@ int main(void)
         cmocka_unit_test(an_event),
         cmocka_unit_test(refused_events),
         cmocka_unit_test(user_ids_in_headers),
+        cmocka_unit_test(user_ids_in_paths),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

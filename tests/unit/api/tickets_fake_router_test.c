@@ -106,7 +106,7 @@ static void tickets_are_paged(void **state)
 static void user_ids_are_checked(void **state)
 {
     static const char *const bad[] = {
-        "/users/%09/tickets", "/users/%C3%A9/tickets",
+        "/users/%09/tickets", "/users/%20/tickets", "/users/%C2%85/tickets", "/users/%C3/tickets",
         "/users/12345678901234567890123456789012345678901234567890123456789012345/tickets"};
     struct edge *edge = *state;
     edge->router->ticket_page.source = "redis";
@@ -125,6 +125,8 @@ static void user_ids_are_checked(void **state)
                  "", NULL),
         200);
     assert_int_equal(strlen(edge->router->asked_user), 64);
+    assert_int_equal(edge_ask(edge, "GET", "/users/Zo%C3%AB/tickets", "", NULL), 200);
+    assert_string_equal(edge->router->asked_user, "Zo\xc3\xab");
     assert_int_equal(edge_ask(edge, "GET", "/users/u-1", "", NULL), 404);
     assert_int_equal(edge_ask(edge, "GET", "/users//tickets", "", NULL), 400);
 }
