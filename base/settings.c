@@ -79,7 +79,7 @@ static const struct setting table[] = {
     TEXT(http, listen, SETTING_ADDRESS, "127.0.0.1:8080", NULL, "Address of the API, host:port."),
     INT(http, backlog, 1, 65535, 4096,
         "Connections that the kernel keeps waiting to be accepted, a worker."),
-    INT(http, max_connections, 1, 1000000, 10000,
+    INT(http, max_connections, 1, 1000000, 20000,
         "Open connections over all workers; one more is closed at once."),
     INT(http, max_header_bytes, 1024, 1048576, 16384,
         "Request line and header together: 431 past it (414 if the line alone is longer)."),

@@ -399,9 +399,13 @@ def tickets(bench):
     cdc.tickets(bench)
 
 
+def live(bench):
+    cdc.live(bench)
+
+
 ROWS = {"bookings": bookings, "hot": hot, "seatmap": seatmap, "soldout": soldout,
         "router": router, "reload": reload, "rate": rate,
-        "cdc": consumer, "tickets": tickets}
+        "cdc": consumer, "tickets": tickets, "live": live}
 
 
 def parse_arguments():

@@ -8,6 +8,7 @@ at the same place, by pg_recvlogical into /dev/null.
 SPDX-License-Identifier: MIT
 """
 
+import json
 import pathlib
 import re
 import subprocess
@@ -48,7 +49,7 @@ def wait_applied(rig, shard, target, seconds=300):
     rss, deadline = 0, time.monotonic() + seconds
     while True:
         try:
-            applied = lsn(streams(rig)[shard]["appliedLsn"])
+            applied = lsn(streams(rig)[shard]["appliedLsn"] or "0/0")
         except (OSError, KeyError):
             applied = 0
         rss = max(rss, rig.cluster.rss_bytes("cdc"))
@@ -154,11 +155,12 @@ def make_backlog(rig, bookings):
     event = rig.cluster.make_event(1000, 1000, SHARD, "Backlog")
     rig.sql(SHARD, "CREATE OR REPLACE PROCEDURE bench_backlog(e bigint, n int) LANGUAGE plpgsql AS $$"
             " BEGIN FOR i IN 0 .. n - 1 BY 100 LOOP"
+            " PERFORM set_config('synchronous_commit', 'off', true);"
             " INSERT INTO bookings (event_id, booking_id, user_id, status, seats, request_hash)"
             " SELECT e, gen_random_uuid(), 'b-' || (j % 20000), 'confirmed', ARRAY[j], 0"
             " FROM generate_series(i, i + 99) j; COMMIT; END LOOP; END $$")
-    rig.sql(SHARD, f"SET synchronous_commit = off; CALL bench_backlog({event}, {bookings})")
-    rig.sql(SHARD, "SELECT pg_logical_emit_message(true, 'bench', ''); CHECKPOINT")
+    rig.sql(SHARD, f"CALL bench_backlog({event}, {bookings})")
+    rig.sql(SHARD, "SELECT pg_logical_emit_message(true, 'bench', '')")
     return rig.sql(SHARD, "SELECT pg_current_wal_lsn()")[0][0]
 
 
@@ -274,6 +276,39 @@ def run(bench):
     bench.rig.consume(False)
 
 
+# ---- event streams -------------------------------------------------------------------------------
+
+def live(bench):
+    """10,000 open streams of one event, and sales told to all of them."""
+    rig, report = bench.rig, bench.report
+    report.section("live", "Event streams: 10,000 watchers of one event")
+    rig.serve({"live.max_streams": 20000})
+    rig.consume(True)
+    event = rig.cluster.make_event(100, 100, SHARD, "Live")
+    wait_idle(rig)
+    while rig.cluster.get(f"/events/{event}/availability").json()["source"] != "redis":
+        time.sleep(0.1)     # the server has not seen the consumer alive yet
+    watchers = subprocess.Popen([load.tool("streams"), rig.address, str(event), "10000", "12",
+                                 str(rig.pid)], stdout=subprocess.PIPE, text=True)
+    time.sleep(5)
+    for number in range(50):
+        assert rig.cluster.book(event, [(1 + number, 1)], user=f"live-{number}").status == 201
+        time.sleep(0.05)
+    told = json.loads(watchers.communicate(timeout=120)[0].strip().splitlines()[-1])
+    open_kb = max(told["rssOpenKb"], told["rssEndKb"])
+    report.figure("open streams", [{"rate": told["opened"]}], unit="streams")
+    report.figure("RSS of serve with them open", [{"rate": open_kb / 1000}], unit="MB")
+    report.note(f"RSS {told['rssBeforeKb'] / 1000:.1f} MB before, {told['rssOpenKb'] / 1000:.1f}"
+                f" with all open, {told['rssEndKb'] / 1000:.1f} after 50 sales were told to all; "
+                f"{told}")
+    report.check("every stream heard every sale, none ended",
+                 told["opened"] == 10000 and told["ended"] == 0
+                 and told["events"] >= 50 * 10000, f"{told}")
+    report.promise("10,000 open streams", "300 MB", f"{open_kb / 1000:.0f} MB",
+                   open_kb <= 300_000 and told["opened"] == 10000)
+    rig.consume(False)
+
+
 # ---- my tickets ----------------------------------------------------------------------------------
 
 def give_tickets(rig, user, homes):
@@ -316,7 +351,7 @@ def tickets(bench):
     give_tickets(rig, "bench-all", {shard: 10 // len(rig.shards) for shard in rig.shards})
     wait_idle(rig)
     rig.wait_replicated()
-    time.sleep(1)
+    time.sleep(2)
     alone = ask_tickets(bench, "on one shard", "bench-one", 10)
     everywhere = ask_tickets(bench, "on all shards", "bench-all", 10, baseline=alone)
     rig.cluster.stop("redis")

@@ -53,7 +53,7 @@ class Rig:
 
     @staticmethod
     def _settings(settings):
-        return {"log.level": "warn", "http.max_connections": 10000, **settings}
+        return {"log.level": "warn", "http.max_connections": 20000, **settings}
 
     @property
     def address(self):

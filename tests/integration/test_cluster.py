@@ -78,7 +78,8 @@ def test_up_down_up_keeps_the_data():
         for shard in ("alpha", "beta"):
             assert cluster.value(f"{shard}-2", "SELECT pg_is_in_recovery()") == "t"
             assert cluster.value(shard, "SELECT count(*) FROM pg_stat_replication"
-                                        " WHERE state = 'streaming'") == "1"
+                                        " WHERE state = 'streaming' AND application_name ="
+                                        f" '{shard}-2'") == "1"
 
 
 def test_servers_are_set_up_as_promised():
