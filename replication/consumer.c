@@ -129,10 +129,20 @@ static int64_t next_pause_us(struct consumer *consumer)
     return pause_ms * 1000;
 }
 
+void consumer_next_attempt(struct consumer *consumer)
+{
+    consumer->attempt++;
+    consumer->gate.asked = false;
+    consumer->pulse.vitals_asked = false;
+    consumer->pulse.heartbeat_asked = false;
+    consumer->clean.drop_asked = false;
+    consumer->clean.asked = false;
+}
+
 /* Forgets the attempt: its feeds, seed and reconcile, and whatever was asked in it. */
 static void end_attempt(struct consumer *consumer, const char *reason)
 {
-    consumer->attempt++;
+    consumer_next_attempt(consumer);
     check_stop(consumer, reason, false);
     build_drop(consumer);
     if (consumer->now) {
@@ -144,8 +154,6 @@ static void end_attempt(struct consumer *consumer, const char *reason)
     consumer->now = NULL;
     gate_stop(consumer);
     clean_stop(consumer);
-    consumer->pulse.vitals_asked = false;
-    consumer->pulse.heartbeat_asked = false;
     consumer->free_until_us = 0;
 }
 
@@ -304,8 +312,12 @@ static void on_feed_over(void *arg, enum feed_end end, const char *reason)
     case FEED_TRUNCATED:
         consumer->forced = REPAIR_TRUNCATED;
         break;
-    case FEED_STREAM_LOST:
     case FEED_SLOT_GONE:
+        /* If it looks as if it could be resumed: in the WAL that it stands at there is no
+         * publication, which was made anew. */
+        consumer->forced = REPAIR_SLOT_UNREADABLE;
+        break;
+    case FEED_STREAM_LOST:
     case FEED_SLOT_TAKEN:
     case FEED_REPLACED:
     case FEED_KEYS_GONE:
@@ -469,6 +481,7 @@ enum sg_error consumer_reseed(struct consumer *consumer)
     if (consumer->build.step != BUILD_NONE)
         return SG_RELOAD_BUSY;
     if (consumer->state == CONSUMER_BLOCKED && consumer->locked) {
+        end_attempt(consumer, "a reseed was asked for"); /* the next try may be under way */
         consumer->forced = REPAIR_REQUESTED; /* a new snapshot is past what blocks the stream */
         consumer_look_in(consumer, 0);
         return SG_OK;

@@ -4,6 +4,10 @@
  *   slots  one after another: end who reads it, drop it, until it is gone
  *   keys   SCAN, a little at a time, not before readers have seen the switch ─> UNLINK
  *
+ * Keys go also while nothing is fed, because a Redis that is full of left-overs has no room for a
+ * new generation: then the generation that the hash names stays, unless it has lost its slot for
+ * good.
+ *
  * Only generations below `below` go, and never the current or the next one. `below` is the number
  * of this consumer's epoch or of a generation of its own: whoever came later took a higher number
  * for all it does. So a consumer that was replaced and does not know it yet removes nothing of its
@@ -95,17 +99,28 @@ static void drop_next(struct consumer *consumer, int64_t now_us)
 
 /* --- keys ------------------------------------------------------------------------------------- */
 
-void clean_keys_later(struct consumer *consumer, int64_t below)
+/* A reader has looked at the hash at most poll_ms ago, waits so long for an answer, and believes in
+ * a generation that is not marked any more for max_staleness_ms. */
+void clean_after_switch(struct consumer *consumer)
 {
     const struct settings *settings = consumer->config.settings;
+    consumer->clean.next_us =
+        clock_mono_us() + (2 * settings->redis.poll_ms + settings->redis.read_timeout_ms +
+                           (consumer->now ? 0 : settings->redis.max_staleness_ms) + 1000) *
+                              1000;
+}
+
+void clean_keys_later(struct consumer *consumer, int64_t below)
+{
     struct clean *clean = &consumer->clean;
-    clean->wanted = true;
     if (below > clean->below)
         clean->below = below;
+    clean->again = clean->wanted; /* what the pass under way has gone by */
+    if (clean->wanted)
+        return;
+    clean->wanted = true;
     snprintf(clean->cursor, sizeof(clean->cursor), "0");
-    /* a reader has looked at the hash at most poll_ms ago, and waits so long for an answer */
-    clean->next_us = clock_mono_us() +
-                     (2 * settings->redis.poll_ms + settings->redis.read_timeout_ms + 1000) * 1000;
+    clean_after_switch(consumer);
 }
 
 static bool is_left_over(const struct consumer *consumer, const redisReply *key)
@@ -114,8 +129,9 @@ static bool is_left_over(const struct consumer *consumer, const redisReply *key)
     if (key->type != REDIS_REPLY_STRING ||
         rediskey_parse(key->str, (size_t)key->len, consumer->shard, &parsed) == REDISKEY_OTHER)
         return false;
+    const int64_t read = consumer->now ? consumer->now->number : consumer->facts.generation;
     return parsed.generation < consumer->clean.below &&
-           (!consumer->now || parsed.generation != consumer->now->number) &&
+           (parsed.generation != read || parsed.generation == consumer->clean.given_up) &&
            parsed.generation != consumer->build.number;
 }
 
@@ -159,7 +175,8 @@ static void on_scanned(struct consumer *consumer, const redisReply *reply)
     snprintf(clean->cursor, sizeof(clean->cursor), "%s", reply->element[0]->str);
     if (strcmp(clean->cursor, "0") != 0)
         return;
-    clean->wanted = false;
+    clean->wanted = clean->again;
+    clean->again = false;
     if (clean->removed)
         log_info(&fields, "consumer: removed %lld keys of former generations",
                  (long long)clean->removed);
@@ -171,8 +188,7 @@ static void scan_next(struct consumer *consumer, int64_t now_us)
     struct clean *clean = &consumer->clean;
     struct dynbuf command;
     char count[16];
-    if (!clean->wanted || clean->asked || now_us < clean->next_us || !consumer->now ||
-        !consumer->now->started)
+    if (!clean->wanted || clean->asked || now_us < clean->next_us)
         return;
     snprintf(count, sizeof(count), "%d", SCAN_COUNT);
     dynbuf_init(&command, COMMANDS_MAX);
@@ -183,7 +199,9 @@ static void scan_next(struct consumer *consumer, int64_t now_us)
 
 void clean_tick(struct consumer *consumer, int64_t now_us)
 {
-    if (consumer->locked && consumer->epoch && consumer->state != CONSUMER_NO_PRIMARY)
+    if (!consumer->locked || !consumer->epoch)
+        return;
+    if (consumer->state != CONSUMER_NO_PRIMARY)
         drop_next(consumer, now_us);
     scan_next(consumer, now_us);
 }
@@ -194,5 +212,4 @@ void clean_stop(struct consumer *consumer)
     clean->drop_asked = false;
     clean->drop_count = 0; /* the next look makes the list anew */
     clean->asked = false;
-    snprintf(clean->cursor, sizeof(clean->cursor), "0");
 }

@@ -70,6 +70,7 @@ static void become_current(struct consumer *consumer)
     else
         consumer->running_since_us = clock_mono_us();
     clean_keys_later(consumer, consumer->now->number);
+    clean_after_switch(consumer);
     build->step = BUILD_NONE;
     log_info(&fields, "consumer: generation %lld is the one to read: %lld events, %lld tickets",
              (long long)consumer->now->number, (long long)build->progress.events,

@@ -182,7 +182,9 @@ struct clean {
     bool wanted; /* a pass over the keys */
     bool asked;
     int64_t next_us;
-    int64_t below; /* generations below it that are not in use are left-overs */
+    bool again;       /* one more pass behind the one under way */
+    int64_t below;    /* generations below it that are not in use are left-overs */
+    int64_t given_up; /* the hash names it, and it has no slot: nobody can take it up again */
     char cursor[24];
     int64_t removed;
 };
@@ -272,6 +274,8 @@ void consumer_lose(struct consumer *consumer, enum consumer_state state, const c
 void consumer_control_lost(struct consumer *consumer, const char *reason);
 void consumer_set_state(struct consumer *consumer, enum consumer_state state, const char *format,
                         ...) __attribute__((format(printf, 3, 4)));
+/* Begins an attempt: what was asked in the last one is not waited for any more. */
+void consumer_next_attempt(struct consumer *consumer);
 /* Looks in so long. */
 void consumer_look_in(struct consumer *consumer, int64_t us);
 /* Readers are to ask PostgreSQL until the feed marks the hash again. */
@@ -308,6 +312,8 @@ void gate_stop(struct consumer *consumer);
 /* consumer_clean.c */
 void clean_slot(struct consumer *consumer, const char *name);
 void clean_keys_later(struct consumer *consumer, int64_t below);
+/* Readers are to have time to see the switch that was made just now. */
+void clean_after_switch(struct consumer *consumer);
 void clean_tick(struct consumer *consumer, int64_t now_us);
 void clean_stop(struct consumer *consumer);
 

@@ -67,11 +67,21 @@ static void drop_left_over_slots(struct consumer *consumer, const struct repair_
     }
 }
 
+static void remove_left_over_keys(struct consumer *consumer)
+{
+    const struct repair_facts *facts = &consumer->facts;
+    bool has_slot = false;
+    for (size_t i = 0; i < facts->slot_count; i++)
+        has_slot |= facts->slots[i].generation == facts->generation;
+    consumer->clean.given_up = has_slot ? 0 : facts->generation;
+    clean_keys_later(consumer, consumer->epoch);
+}
+
 static void act(struct consumer *consumer)
 {
     const struct repair_decision *decision = &consumer->decision;
     drop_left_over_slots(consumer, decision->slot);
-    clean_keys_later(consumer, consumer->epoch);
+    remove_left_over_keys(consumer);
     if (decision->action == REPAIR_SEED) {
         consumer_mark_stale(consumer);
         consumer_set_state(consumer, CONSUMER_SEEDING, "%s", repair_reason_text(decision->reason));
@@ -90,6 +100,9 @@ static void on_claimed(struct consumer *consumer, const struct sink_result *resu
         act(consumer);
         return;
     case SINK_FULL:
+        remove_left_over_keys(consumer); /* they may be what fills it */
+        consumer_lose(consumer, CONSUMER_NO_REDIS, "Redis: %s", result->reason);
+        return;
     case SINK_LOST:
         consumer_lose(consumer, CONSUMER_NO_REDIS, "Redis: %s", result->reason);
         return;
@@ -338,7 +351,7 @@ void consumer_look(struct consumer *consumer)
         consumer_look_in(consumer, POLL_US);
         return;
     }
-    consumer->attempt++;
+    consumer_next_attempt(consumer);
     if (consumer->state == CONSUMER_NO_PRIMARY || consumer->state == CONSUMER_NO_REDIS)
         consumer_set_state(consumer, CONSUMER_LOOKING, "%s", "");
     if (consumer->locked)

@@ -235,14 +235,16 @@ static void batch_done(struct feed *feed, struct feed_batch *batch,
 
 /* Redis took nothing of it, or a part: a repeat of the part changes nothing. Once all are answered,
  * all are sent again, in their order. */
-static void batch_refused(struct feed *feed, struct feed_batch *batch, const char *reason)
+static void batch_refused(struct feed *feed, struct feed_batch *batch,
+                          const struct sink_result *result)
 {
     struct log_fields fields = feed_fields(feed);
     const struct settings *settings = feed->config.settings;
     batch->refused = true;
-    if (!feed->refusals && strncmp(reason, "NOSCRIPT", 8) != 0)
-        log_warn(&fields, "Redis refuses writes, the stream waits: %s", reason);
-    if (feed->unanswered)
+    if (!feed->refusals && strncmp(result->reason, "NOSCRIPT", 8) != 0)
+        log_warn(&fields, "Redis refuses writes, the stream waits: %s", result->reason);
+    tell_missing(feed, batch, result);
+    if (feed->unanswered || feed->state == FEED_OVER)
         return;
     unsigned doublings = feed->refusals > 20 ? 20 : feed->refusals;
     int64_t pause_ms = settings->cdc.repair_min_ms << doublings;
@@ -283,7 +285,7 @@ static void on_batch(void *arg, const struct sink_result *result)
     bool again = result->outcome == SINK_FULL ||
                  (result->outcome == SINK_FAILED && strncmp(result->reason, "NOSCRIPT", 8) == 0);
     if (again || (result->outcome == SINK_DONE && batch != feed_batch_at(feed, 0)))
-        batch_refused(feed, batch, result->reason);
+        batch_refused(feed, batch, result);
     else if (result->outcome == SINK_DONE)
         batch_done(feed, batch, result);
     else if (result->outcome == SINK_STALE)

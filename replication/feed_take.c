@@ -3,10 +3,10 @@
  *
  * Positions. The LSN of a position is that of the commit's record, which BEGIN tells beforehand;
  * progress and the shard's mark count by the commit's end, which only COMMIT tells. Places count
- * the changes of the transaction that have any effect, from 1; all effects of one change share its
- * place, and the outbox takes them as a whole. Both follow from the WAL alone, so every decoding of
- * it gives the same. A transaction whose BEGIN lies below start_lsn ended at or before it: both are
- * borders of records.
+ * the transaction's changes of our tables from 1, whether they have an effect or not; all effects
+ * of one change share its place, and the outbox takes them as a whole. Both follow from the WAL
+ * alone, so every decoding of it gives the same, also by another version of the projection. A
+ * transaction whose BEGIN lies below start_lsn ended at or before it: both are borders of records.
  *
  * A message that finds the outbox full, or the gate closed, stays with the stream and comes again.
  *
@@ -153,8 +153,9 @@ static bool take_change(struct feed *feed, const struct pgoutput_message *messag
     else if (error != SG_OK)
         feed_over(feed, FEED_STREAM_LOST, "out of memory");
     count_change(feed, table, message->oid);
-    if (effects.count) {
+    if (strcmp(table, feed_table_names[FEED_TABLE_UNKNOWN]) != 0)
         feed->place++;
+    if (effects.count) {
         feed->gathering.changes++;
         feed_gathered(feed);
     }

@@ -273,8 +273,15 @@ static void on_begun(void *arg, const char *sqlstate, const char *error)
 
 void reconcile_take_snapshot(struct reconcile *reconcile)
 {
+    char sql[200];
     reconcile_set_state(reconcile, RECONCILE_SNAPSHOT);
-    run(reconcile, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", NULL, on_begun);
+    /* The server has to give up as well: while it waits for a transaction that is open, it does not
+     * see by itself that nobody is there any more, and the slot stays. */
+    snprintf(sql, sizeof(sql),
+             "SET client_connection_check_interval = '1s'; SET lock_timeout = %lld;"
+             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+             (long long)reconcile->config.settings->cdc.reconcile_timeout_ms);
+    run(reconcile, sql, NULL, on_begun);
 }
 
 static void on_connected(void *arg)

@@ -363,13 +363,21 @@ const struct compare_ticket *compare_ticket_at(const struct compare *compare, si
 
 /* --- events ----------------------------------------------------------------------------------- */
 
+/* An event and whether its counters are known: of one that was made since C, or again, nobody has
+ * asked what an earlier one of its id has left. */
+struct followed {
+    struct compare_counters counters;
+    bool unknown;
+};
+
 /* As event.lua does. */
-static void apply(struct compare_counters *counters, const struct note *note)
+static void apply(struct followed *followed, const struct note *note)
 {
+    struct compare_counters *counters = &followed->counters;
     switch (note->kind) {
     case EFFECT_GRID:
-        if (!counters->exists)
-            *counters = (struct compare_counters){.exists = true};
+        followed->unknown |= !counters->exists;
+        counters->exists = true;
         counters->rows = note->rows;
         counters->cols = note->cols;
         return;
@@ -380,9 +388,10 @@ static void apply(struct compare_counters *counters, const struct note *note)
         }
         return;
     case EFFECT_EVENT_GONE:
-        *counters = (struct compare_counters){0};
+        *followed = (struct followed){0};
         return;
     case EFFECT_EVENT_SEED:
+        followed->unknown = false;
         *counters = (struct compare_counters){.exists = true,
                                               .rows = note->rows,
                                               .cols = note->cols,
@@ -398,17 +407,17 @@ static void apply(struct compare_counters *counters, const struct note *note)
 }
 
 /* The counters after all notes up to and with `upto`; NULL: all. */
-static struct compare_counters follow(const struct compare *compare, const struct event *event,
-                                      const struct position *upto)
+static struct followed follow(const struct compare *compare, const struct event *event,
+                              const struct position *upto)
 {
-    struct compare_counters counters = event->counters;
+    struct followed followed = {.counters = event->counters};
     for (size_t i = event->first; i != NONE; i = compare->notes[i].next) {
         const struct note *note = &compare->notes[i];
         if (upto && position_compare(&note->position, upto) > 0)
             break;
-        apply(&counters, note);
+        apply(&followed, note);
     }
-    return counters;
+    return followed;
 }
 
 static bool differs(const char *name, int64_t redis, int64_t postgres, int *len,
@@ -436,9 +445,12 @@ enum compare_verdict compare_event(const struct compare *compare, size_t i,
     static const struct position start = {0, 0};
     int len = 0;
     bool drift = false;
-    const struct compare_counters now =
+    const struct followed followed =
         follow(compare, &compare->events[i], key->placed ? &key->at : &start);
+    const struct compare_counters now = followed.counters;
     const int64_t total = (int64_t)now.rows * now.cols;
+    if (followed.unknown)
+        return COMPARE_LATER;
     if (!now.exists)
         return key->any ? say(ret_what, "not in PostgreSQL") : COMPARE_SAME;
     if (!key->any)
@@ -456,11 +468,14 @@ enum compare_verdict compare_event(const struct compare *compare, size_t i,
     return drift ? COMPARE_DRIFT : COMPARE_SAME;
 }
 
-void compare_heal_event(const struct compare *compare, size_t i, struct effect *ret_effect,
+bool compare_heal_event(const struct compare *compare, size_t i, struct effect *ret_effect,
                         struct position *ret_position)
 {
     const struct event *event = &compare->events[i];
-    const struct compare_counters now = follow(compare, event, NULL);
+    const struct followed followed = follow(compare, event, NULL);
+    const struct compare_counters now = followed.counters;
+    if (followed.unknown)
+        return false;
     *ret_effect = (struct effect){
         .kind = now.exists ? EFFECT_EVENT_SEED : EFFECT_EVENT_GONE,
         .event_id = event->event_id,
@@ -470,6 +485,7 @@ void compare_heal_event(const struct compare *compare, size_t i, struct effect *
         .d_booked = now.booked,
     };
     *ret_position = event->last == NONE ? compare->at : compare->notes[event->last].position;
+    return true;
 }
 
 /* --- tickets ---------------------------------------------------------------------------------- */

@@ -11,7 +11,8 @@
  * An event is followed forwards: the counters at C, then every note above C up to the key's `at`,
  * as event.lua applies them, are what Redis must hold, however busy the event is. It is healed by
  * one effect: the counters after all its notes, as of the last one; whatever comes later in line is
- * above that. A ticket that was touched above C is left for LATER.
+ * above that. An event that was made above C, perhaps again, is left for LATER: bookings may have
+ * outlived one of the same id. So is a ticket that was touched above C.
  *
  * C is the end of a WAL record: everything whose commit starts below it is in the snapshot, and a
  * commit may start right there. So C as a position is {C, 0}.
@@ -90,8 +91,8 @@ enum compare_verdict compare_event(const struct compare *compare, size_t i,
 enum compare_verdict compare_ticket(const struct compare *compare, size_t i, int64_t event_id,
                                     char ret_what[COMPARE_WHAT_SIZE]);
 
-/* To be put in line before anything else is noted. */
-void compare_heal_event(const struct compare *compare, size_t i, struct effect *ret_effect,
+/* To be put in line before anything else is noted. False: made since C, to be left alone. */
+bool compare_heal_event(const struct compare *compare, size_t i, struct effect *ret_effect,
                         struct position *ret_position);
 /* False: touched meanwhile, to be left alone. */
 bool compare_heal_ticket(const struct compare *compare, size_t i, struct effect *ret_effect,

@@ -23,9 +23,8 @@ static bool inject(struct reconcile *reconcile, const struct heal *heal)
 {
     struct effect effect;
     struct position position;
-    if (!heal->is_ticket)
-        compare_heal_event(reconcile->compare, heal->index, &effect, &position);
-    else if (!compare_heal_ticket(reconcile->compare, heal->index, &effect, &position))
+    if (heal->is_ticket ? !compare_heal_ticket(reconcile->compare, heal->index, &effect, &position)
+                        : !compare_heal_event(reconcile->compare, heal->index, &effect, &position))
         return true;
     enum sg_error error = feed_inject(reconcile->config.feed, &effect, &position);
     if (error == SG_OVERLOADED)

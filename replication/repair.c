@@ -26,6 +26,8 @@ static const struct {
                               "the server's WAL ends before what Redis has: an older copy of it"},
     [REPAIR_SLOT_MISSING] = {"slot_missing", "the replication slot is gone"},
     [REPAIR_SLOT_INVALIDATED] = {"slot_invalidated", "the replication slot has lost its WAL"},
+    [REPAIR_SLOT_UNREADABLE] = {"slot_unreadable",
+                                "PostgreSQL cannot decode what the replication slot still has"},
     [REPAIR_REDIS_LOST_TOO_MUCH] = {"redis_lost_too_much",
                                     "Redis has lost more than the slot still has"},
     [REPAIR_TRUNCATED] = {"truncated", "a table was truncated"},

@@ -40,6 +40,7 @@ enum repair_reason {
     REPAIR_SERVER_BEHIND,
     REPAIR_SLOT_MISSING,
     REPAIR_SLOT_INVALIDATED,
+    REPAIR_SLOT_UNREADABLE, /* known by trying alone: repair_decide never says it */
     REPAIR_REDIS_LOST_TOO_MUCH,
     REPAIR_TRUNCATED,
     REPAIR_REQUESTED

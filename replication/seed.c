@@ -93,9 +93,11 @@ static const char snapshot_sql[] =
     "       (SELECT count(*) FROM bookings WHERE status IN ('held', 'confirmed')"
     "           AND octet_length(user_id) BETWEEN 1 AND 64)";
 
+/* Without a grid: bookings that have outlived their event. */
 static const char events_sql[] =
-    "COPY (SELECT e.event_id, e.rows, e.cols, coalesce(b.held, 0), coalesce(b.booked, 0)"
-    "        FROM events e LEFT JOIN"
+    "COPY (SELECT event_id, coalesce(e.rows, 0), coalesce(e.cols, 0),"
+    "             coalesce(b.held, 0), coalesce(b.booked, 0)"
+    "        FROM events e FULL JOIN"
     "             (SELECT event_id,"
     "                     sum(cardinality(seats)) FILTER (WHERE status = 'held') AS held,"
     "                     sum(cardinality(seats)) FILTER (WHERE status = 'confirmed') AS booked"

@@ -180,7 +180,13 @@ enum sg_error seed_rows_event(const struct seed_rows *rows, const char *row, siz
     if (event_id == 0 || grid_rows > INT32_MAX || cols > INT32_MAX || held > INT64_MAX / 2 ||
         booked > INT64_MAX / 2)
         return SG_MALFORMED;
-    begin(rows, out, key, rediskey_event(key, event_id, rows->shard, rows->generation), 6);
+    const size_t key_len = rediskey_event(key, event_id, rows->shard, rows->generation);
+    if (grid_rows == 0) {
+        begin(rows, out, key, key_len, 1);
+        add_number(out, "deleted", 1);
+        return SG_OK;
+    }
+    begin(rows, out, key, key_len, 6);
     add_number(out, "total", grid_rows * cols);
     add_number(out, "available", grid_rows * cols - held - booked);
     add_number(out, "held", held);

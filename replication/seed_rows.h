@@ -1,7 +1,8 @@
 /*
  * Rows of a seed's snapshot, as COPY writes them, to Redis commands. Pure.
  *
- *   counters   event_id \t rows \t cols \t held \t booked \n   ─> HSET of the event's key
+ *   counters   event_id \t rows \t cols \t held \t booked \n   ─> HSET of the event's key; of one
+ *              that is gone, but not its bookings (0 rows), a tombstone
  *   tickets    user_id \t booking_id \t event_id \n            ─> HSET of the user's key
  *
  * The text format of COPY (PostgreSQL manual, "COPY", File Formats): fields between tabs, \N for

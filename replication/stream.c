@@ -214,7 +214,7 @@ static void reopen(struct stream *stream)
     stream->block_xid = 0;
     stream->held = false;
     stream->reopened++;
-    stream->replay.step = REPLAY_NONE;
+    stream->replay = (struct replay){0};
     pgoutput_reset(stream->decoder);
     spool_reset(stream->spool);
     set_state(stream, STREAM_REOPENING);

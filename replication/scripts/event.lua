@@ -14,7 +14,8 @@
 -- the first of its list, counts if the list reaches `at` or beyond: then it has all of the key's
 -- changes. Deltas to a tombstone change nothing. To be healed is a key that is not there when
 -- deltas or a regrid come, or that lacks a counter; and an event that comes back from a tombstone,
--- because what was sold of it is not known any more. Of such an event the grid alone is kept: so
+-- because what was sold of it is not known any more; the tombstone of one that had sold something
+-- stays for good, for bookings may outlive their event. Of such an event the grid alone is kept: so
 -- readers see no counters, and every command says -1 again, also a replay, until a seed comes. A
 -- key that somebody spoilt is one that is not there.
 --
@@ -67,6 +68,7 @@ end
 
 -- Follow it.
 local lost, rows, cols = false, false, false
+local sold = false -- when it was deleted, or nobody knows
 for i = first, last, WIDTH do
     local what = argv[i + 3]
     if what == 'grid' or what == 'regrid' then
@@ -79,6 +81,9 @@ for i = first, last, WIDTH do
     elseif what == 'seed' then
         total, held, booked = 0, argv[i + 1], argv[i + 2]
     elseif what == 'gone' then
+        if total or not there then
+            sold = at and not there or total and (lost or held + booked > 0)
+        end
         total, rows, there = false, false, true
     elseif total then
         held, booked = held + argv[i + 1], booked + argv[i + 2]
@@ -114,7 +119,9 @@ elseif total then
 elseif not tombstone then
     call('HSET', counters, 'at', now, 'epoch', epoch, 'deleted', 1)
     call('HDEL', counters, 'total', 'available', 'held', 'booked', 'rows', 'cols')
-    call('EXPIRE', counters, TOMBSTONE_S)
+    if not sold then
+        call('EXPIRE', counters, TOMBSTONE_S)
+    end
 else
     call('HSET', counters, 'at', now, 'epoch', epoch)
 end

@@ -100,6 +100,7 @@ class EventModel:
 
     def __init__(self):
         self.fields, self.held, self.booked, self.lost = {}, 0, 0, False
+        self.stays = False  # the tombstone
 
     def apply(self, position, first, second, what):
         """One operation."""
@@ -110,6 +111,8 @@ class EventModel:
                 self.fields = {}
             self.fields.update(rows=str(first), cols=str(second), total=str(first * second))
         elif what == "gone":
+            if "total" in self.fields:
+                self.stays = self.lost or self.held + self.booked > 0
             self.fields, self.lost = {"deleted": "1"}, False
         elif "total" in self.fields:
             self.held += first
@@ -191,7 +194,8 @@ def test_any_portions_again_change_nothing():
                 model.fields["at"] = redis.redis("HGET", COUNTERS, "at")
                 assert redis.event(*operations[:3], epoch=epoch) == -1
             assert redis.redis.hash(COUNTERS) == model.fields, operations
-            assert (redis.redis("TTL", COUNTERS) > 0) == ("deleted" in model.fields)
+            assert (redis.redis("TTL", COUNTERS) > 0) == \
+                ("deleted" in model.fields and not model.stays), operations
 
 
 def test_several_of_one_position_are_one_change():
@@ -272,13 +276,20 @@ def test_a_seed_replaces_what_it_covers():
 
 
 def test_a_deleted_event_stays_deleted():
-    """A tombstone takes deltas without effect, ends by itself, and is no obstacle to a new life."""
+    """A tombstone takes deltas without effect, ends by itself unless something was sold, and is no
+    obstacle to a new life."""
     with Scripts() as redis:
+        assert redis.event((place(10), 4, 5, "grid"), (place(20), 0, 1, "x:1"),
+                           (place(25), 0, -1, ".:1")) == 1
+        for _ in range(2):
+            assert redis.event((place(30), 0, 0, "gone")) == 1
+            assert HOUR_S - 60 < redis.redis("TTL", COUNTERS) <= HOUR_S
+        redis.redis("DEL", COUNTERS)
         life = [(place(10), 4, 5, "grid"), (place(20), 0, 1, "x:1"), (place(30), 0, 0, "gone")]
         for _ in range(2):
             assert redis.event(*life) == 1
             assert redis.redis.hash(COUNTERS) == {"at": place(30), "epoch": "5", "deleted": "1"}
-            assert HOUR_S - 60 < redis.redis("TTL", COUNTERS) <= HOUR_S
+            assert redis.redis("TTL", COUNTERS) == -1            # its bookings may be there still
         assert redis.event((place(40), 0, -1, ".:1")) == 1
         assert redis.event((place(10), 4, 5, "grid")) == 1       # a replay
         assert redis.redis.hash(COUNTERS) == {"at": place(40), "epoch": "5", "deleted": "1"}

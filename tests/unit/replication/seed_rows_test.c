@@ -56,6 +56,17 @@ static void test_counters(void **state)
     assert_string_equal(dynbuf_text(&rig->out), dynbuf_text(&rig->expected));
 }
 
+/* Bookings that have outlived their event. */
+static void test_tombstone(void **state)
+{
+    static const char row[] = "7\t0\t0\t3\t150\n";
+    struct rig *rig = *state;
+    assert_int_equal(seed_rows_event(&rig->rows, row, strlen(row), &rig->out), SG_OK);
+    redisresp_command(&rig->expected, "HSET", "sg1:{e:7}:al-pha.12", "at", AT, "epoch", "34",
+                      "deleted", "1", NULL);
+    assert_string_equal(dynbuf_text(&rig->out), dynbuf_text(&rig->expected));
+}
+
 static void test_users(void **state)
 {
     static const struct {
@@ -142,6 +153,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_counters, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_tombstone, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_users, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_what_is_no_row, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_rows_cut_short, set_up, tear_down),
