@@ -89,6 +89,22 @@ class Faults:
         self.cluster.resume("redis")
 
 
+def away(cluster, seconds, rng):
+    """Redis is not there for so long, under load."""
+    with Traffic(cluster, seed=rng.randrange(1 << 30)) as traffic, Churn(cluster):
+        time.sleep(1)
+        cluster.stop("redis")
+        time.sleep(seconds)
+        cluster.start("redis")
+        time.sleep(1)
+    sold = sum(1 for record in traffic.records if record.kind == "book" and record.status == 201)
+    start = time.monotonic()
+    wait_running(cluster, seconds=90)
+    wait_truth(cluster, seconds=120)
+    print(f"  Redis away for {seconds} s, {sold} bookings meanwhile, no difference after "
+          f"{time.monotonic() - start:.1f} s", flush=True)
+
+
 def soak(cluster, arguments, rng):
     """Rounds of faults under load; the counts of each."""
     faults, counts, done = Faults(cluster, rng), collections.Counter(), 0
@@ -113,6 +129,7 @@ def main():
     parser = argparse.ArgumentParser(prog="soak_cdc", description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--round", type=int, default=20, help="kills between two comparisons")
+    parser.add_argument("--away", type=int, default=60, help="seconds without Redis at first")
     parser.add_argument("--seed", type=int, default=None)
     arguments = parser.parse_args()
     seed = random.randrange(1 << 30) if arguments.seed is None else arguments.seed
@@ -121,6 +138,8 @@ def main():
     try:
         with Cluster(cdc=True, settings=SETTINGS) as cluster:
             wait_running(cluster)
+            if arguments.away:
+                away(cluster, arguments.away, random.Random(seed))
             counts = soak(cluster, arguments, random.Random(seed))
     except AssertionError as problem:
         print(f"FAILED: {problem}", file=sys.stderr)
