@@ -186,8 +186,8 @@ static bool capture_next(struct capture *capture, const char **ret_data, size_t 
 /* Decodes on until a message of that type. */
 static void capture_until(struct capture *capture, enum pgoutput_type type)
 {
-    const char *data;
-    size_t len;
+    const char *data = NULL;
+    size_t len = 0;
     do {
         assert_true(capture_next(capture, &data, &len));
         assert_int_equal(decode(data, len), SG_OK);
