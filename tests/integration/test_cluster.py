@@ -253,11 +253,13 @@ def test_run_and_ctrl_c_leave_no_process():
 
 
 def test_the_curl_lines_of_run_work():
-    """What `run` prints is typed as it stands: a 201, a 409 and a seat map."""
+    """What `run` prints is typed as it stands: a 201, a 409, a seat map, tickets, a stream."""
     with Cluster(start=False, replicas=0) as cluster:
         run = Run(cluster)
         run.wait_for("dev status")
-        text = run.output.replace("curl ", "curl -sS ")
+        text = run.output.replace("curl ", "curl -sS -m 5 ")
+        wait_until(lambda: cluster.get("/events/1/availability").json()["source"] == "redis",
+                   what="the counters to be believed")
         commands = re.findall(r"^  (curl [^\n]*(?:\n    [^\n]*)*)", text, re.MULTILINE)
         answers = [subprocess.run(["sh", "-c", command], capture_output=True, text=True,
                                   timeout=30, check=False).stdout for command in commands]
@@ -266,7 +268,8 @@ def test_the_curl_lines_of_run_work():
         assert statuses == ["201", "409"], answers
         assert '"conflicts"' in answers[1], answers[1]
         assert '"seats"' in answers[2] and '"id"' in answers[3], answers
-        assert "seatgrid_" in answers[4], answers[4]
+        assert '"available":196' in answers[4] and '"tickets"' in answers[5], answers
+        assert "event: counters" in answers[6] and "seatgrid_" in answers[7], answers
 
 
 @timeout(300)
