@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/hash.h"
 #include "base/rediskeys.h"
 #include "base/redisresp.h"
 #include "base/settings.h"
@@ -245,12 +246,9 @@ static const char *element(const redisReply *reply, size_t i)
 static int64_t silent_ms(struct consumer *consumer, const redisReply *reply)
 {
     const int64_t now_us = clock_mono_us();
-    uint64_t life = UINT64_C(14695981039346656037);
-    for (size_t i = 0; i < reply->elements; i++) {
-        for (const char *c = element(reply, i); *c; c++)
-            life = (life ^ (unsigned char)*c) * UINT64_C(1099511628211);
-        life = (life ^ 0xff) * UINT64_C(1099511628211);
-    }
+    uint64_t life = HASH_START;
+    for (size_t i = 0; i < reply->elements; i++)
+        life = hash_bytes(life, element(reply, i), strlen(element(reply, i)) + 1);
     if (life != consumer->life || now_us - consumer->life_seen_us > 4 * POLL_US)
         consumer->life_changed_us = now_us;
     consumer->life = life;

@@ -161,11 +161,6 @@ void outbox_free(struct outbox *outbox)
     free(outbox);
 }
 
-void outbox_set_epoch(struct outbox *outbox, int64_t epoch)
-{
-    outbox->epoch = epoch;
-}
-
 /* --- keys ----------------------------------------------------------------------------------- */
 
 static bool is_ticket(const struct effect *effect)

@@ -54,7 +54,6 @@ struct outbox_config {
 
 struct outbox *outbox_new(const struct outbox_config *config); /* NULL when memory runs out */
 void outbox_free(struct outbox *outbox);
-void outbox_set_epoch(struct outbox *outbox, int64_t epoch);
 /* Copies what it needs. SG_OVERLOADED: full, nothing was added; SG_NO_MEMORY; SG_INVALID_VALUE: the
  * position lies below that of the key's last operation (a SEED may: it starts its list anew; MEND
  * and UNMEND have none). Several effects of one position are one change: when the first of them was

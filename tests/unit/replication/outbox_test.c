@@ -159,9 +159,8 @@ static void test_commands(void **state)
     outbox_reset(outbox);
     assert_int_equal(outbox_keys(outbox), 0);
     assert_int_equal(outbox_bytes(outbox), 0);
-    outbox_set_epoch(outbox, 9);
     assert_int_equal(add(outbox, 1, 1, &join), SG_OK);
-    check(outbox, "EVALSHA tickets 1 sg1:{u:ann}:alpha.7 9 1-1 " ID1 " 12\n");
+    check(outbox, "EVALSHA tickets 1 sg1:{u:ann}:alpha.7 5 1-1 " ID1 " 12\n");
     outbox_free(outbox);
 }
 
