@@ -176,13 +176,15 @@ static bool tell_change(struct live_topic *topic, const struct live_line *line,
     return gap;
 }
 
-/* To everybody who knows of the event. */
+/* To everybody who knows of the event. Its id may be given to a new one: whoever joins now has to
+ * look for that. */
 static void tell_gone(struct live_topic *topic, const struct position *position)
 {
     const struct live_counts none = {0};
     struct live_change change = {.resync = true, .gone = true};
     struct live_watch *watch;
     set_place(topic, position, &none, &change);
+    topic->current = false;
     TAILQ_FOREACH (watch, &topic->watches, link)
         tell(watch, &change, position);
 }
@@ -322,6 +324,7 @@ bool live_topic_read(struct live_topic *topic, const struct live_reading *readin
     bool again = topic->kept.failed;
     begin_telling(topic);
     topic->asking = false;
+    topic->current = true;
     lose_those_ahead(topic, &reading->at);
     topic->cols = reading->cols;
     if (reading->gone) {
@@ -332,7 +335,6 @@ bool live_topic_read(struct live_topic *topic, const struct live_reading *readin
         advance(topic, &reading->at, &reading->counts);
         again |= settle(topic, reading);
     }
-    topic->current = true;
     again |= tell_message(topic, dynbuf_text(&topic->kept), topic->kept.len);
     dynbuf_done(&topic->kept);
     dynbuf_init(&topic->kept, KEPT_BYTES_MAX);
