@@ -46,6 +46,7 @@
     X(SG_OUTCOME_UNKNOWN, "outcome_unknown", 503, true, "The outcome is not known yet")            \
     X(SG_FENCED, "shard_fenced", 503, true, "The shard is changing its primary")                   \
     X(SG_STALE_EPOCH, "stale_epoch", 503, true, "This router's view of the shard is old")          \
+    X(SG_NOT_SYNCHRONOUS, "not_synchronous", 503, true, "No standby confirms the shard's writes")  \
     X(SG_HTTP_VERSION, "http_version_not_supported", 505, false, "Send HTTP/1.1 or HTTP/1.0")      \
     X(SG_MAP_FULL, "map_full", 507, false, "No free event id left in the shard map")               \
     X(SG_CONFIG_INVALID, "config_invalid", 500, false, "The configuration is invalid")             \

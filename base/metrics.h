@@ -33,6 +33,13 @@ struct metrics_series;
       "HTTP connections closed at once because http.max_connections are open.", "listener")        \
     X(METRIC_LANE_WAITING, GAUGE, "seatgrid_lane_waiting",                                         \
       "Bookings that wait in a lane or are in flight.", "shard")                                   \
+    X(METRIC_LANE_BYTES, GAUGE, "seatgrid_lane_waiting_bytes", "Memory of these bookings.",        \
+      "shard")                                                                                     \
+    X(METRIC_AT_RISK, GAUGE, "seatgrid_bookings_at_risk",                                          \
+      "Bookings acknowledged by a shard with durability async that no replica was seen to have.",  \
+      "shard")                                                                                     \
+    X(METRIC_MAYBE_LOST, COUNTER, "seatgrid_bookings_maybe_lost_total",                            \
+      "Those that were still at risk when another primary took over.", "shard")                    \
     X(METRIC_BATCHES, COUNTER, "seatgrid_batches_total", "Booking batches sent, by outcome.",      \
       "shard", "outcome")                                                                          \
     X(METRIC_BATCH_BOOKINGS, COUNTER, "seatgrid_batch_bookings_total",                             \
@@ -42,6 +49,11 @@ struct metrics_series;
       "From sending a booking batch to its answer.", "shard", "node")                              \
     X(METRIC_QUERY_DURATION, HISTOGRAM, "seatgrid_query_duration_seconds",                         \
       "From sending a read to its answer.", "statement", "node", "outcome")                        \
+    X(METRIC_READS, COUNTER, "seatgrid_reads_total",                                               \
+      "Reads answered, by source: replica; primary (that it must answer, or there are no "         \
+      "replicas); fallback (the primary, as no replica would do); stale (a replica past the "      \
+      "default bound); and refused: no room at the primary.",                                      \
+      "shard", "source")                                                                           \
     X(METRIC_DB_CONNECTIONS, GAUGE, "seatgrid_db_connections", "Open PostgreSQL connections.",     \
       "node", "use")                                                                               \
     X(METRIC_DB_CONNECTS, COUNTER, "seatgrid_db_connects_total",                                   \
@@ -53,6 +65,14 @@ struct metrics_series;
     X(METRIC_NODE_STALENESS, GAUGE, "seatgrid_node_staleness_ms",                                  \
       "Age of the newest sampled primary LSN the replica has replayed; -1 when unknown.", "shard", \
       "node")                                                                                      \
+    X(METRIC_NODE_REFUSED, GAUGE, "seatgrid_node_refused",                                         \
+      "1 while the node calls itself primary and is not written to, by reason.", "shard", "node",  \
+      "reason")                                                                                    \
+    X(METRIC_NODE_IN_ROTATION, GAUGE, "seatgrid_node_in_rotation",                                 \
+      "1 if the replica may serve reads that set no bound of their own.", "shard", "node")         \
+    X(METRIC_ATTESTATIONS, COUNTER, "seatgrid_attestations_total",                                 \
+      "Attempts to attest a new primary, by outcome: ok, already, stale, fenced, failed.",         \
+      "shard", "node", "outcome")                                                                  \
     X(METRIC_PROBE_DURATION, HISTOGRAM, "seatgrid_probe_duration_seconds",                         \
       "Health probe round trip.", "node")                                                          \
     X(METRIC_REDIS_UP, GAUGE, "seatgrid_redis_up", "1 if Redis answers.", "node")                  \
@@ -75,6 +95,8 @@ struct metrics_series;
       "WAL that PostgreSQL keeps for the slot.", "shard")                                          \
     X(METRIC_CDC_WAL_ALARM, GAUGE, "seatgrid_cdc_wal_over_budget",                                 \
       "1 while the slot keeps more than cdc.wal_budget_bytes.", "shard")                           \
+    X(METRIC_CDC_COUNTED_STANDBY, GAUGE, "seatgrid_cdc_counted_standby",                           \
+      "1 if synchronous_standby_names counts the consumer as a standby, too.", "shard")            \
     X(METRIC_CDC_CHANGES, COUNTER, "seatgrid_cdc_changes_total",                                   \
       "Row changes received, by table; unknown for tables that are not projected.", "shard",       \
       "table")                                                                                     \

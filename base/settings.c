@@ -20,6 +20,7 @@ enum setting_type {
     SETTING_INT,
     SETTING_PATH,    /* a file; relative to the settings file */
     SETTING_ADDRESS, /* host:port or [v6]:port */
+    SETTING_TEXT,    /* any */
     SETTING_CHOICE,  /* one of `choices`, kept as text */
     SETTING_ENUM,    /* one of `choices`, kept as its place among them in an enum */
 };
@@ -113,7 +114,10 @@ static const struct setting table[] = {
     INT(booking, gather_us, 0, 100000, 1000,
         "How long a lane that is busy lets a batch gather, in microseconds; a quiet one never waits."),
     INT(booking, queue_max, 1, 10000000, 10000,
-        "Bookings waiting or in flight, a worker and shard: 503 past it."),
+        "Bookings waiting or in flight, a worker and shard: 503 past it. They wait while the shard\n"
+        "has no primary, deadline_ms at most."),
+    INT(booking, queue_bytes, 65536, 1099511627776, 67108864,
+        "Their memory, likewise: 503 past it."),
     INT(booking, optimistic_tries, 1, 100, 5,
         "How often the optimistic strategy tries before it gives up."),
 
@@ -122,9 +126,15 @@ static const struct setting table[] = {
     INT(reads, deadline_ms, 10, 600000, 2000, "From accepting a read to its answer: 503 past it."),
     INT(reads, connections, 1, 1000, 2, "To a node, a worker."),
     INT(reads, pipeline_max, 1, 1024, 16, "Reads in flight on one connection."),
-    INT(reads, queue_max, 1, 10000000, 10000, "Reads waiting, a worker and node: 503 past it."),
+    INT(reads, queue_max, 1, 10000000, 10000, "Reads not yet answered, a worker and shard: 503 past it."),
     INT(reads, max_staleness_ms, 0, 3600000, 1000,
         "A replica that is further behind is not read from, unless the reader sets another bound."),
+    INT(reads, token_wait_ms, 0, 60000, 30,
+        "A read with a SeatGrid-Token waits so long for a replica that has replayed it, then the\n"
+        "primary answers."),
+    INT(reads, primary_max, 1, 1000000, 64,
+        "Reads in flight at a primary, a worker, that are there only because no replica would do.\n"
+        "Past it: the freshest replica, or for readers with a bound or a token a wait, then 503."),
     INT(reads, partial_timeout_ms, 10, 600000, 250,
         "\"My tickets\" waits no longer for a shard: the answer comes without it and names it."),
     INT(reads, seatmap_recent_ms, 0, 60000, 20,
@@ -139,9 +149,46 @@ static const struct setting table[] = {
     INT(postgres, backoff_max_ms, 1, 600000, 2000, "The pause doubles up to this."),
 
     INT(health, interval_ms, 10, 600000, 100, "Time between two probes of a node."),
+    INT(health, urgent_ms, 1, 600000, 10,
+        "The same while a shard has no primary that can be written to."),
     INT(health, timeout_ms, 10, 600000, 500, "A probe without an answer for so long has failed."),
     INT(health, down_after, 1, 100, 2, "Failed probes in a row before a node counts as down."),
     INT(health, up_after, 1, 100, 2, "Good probes in a row before it counts as up again."),
+    INT(health, lag_samples, 1, 32, 3,
+        "A replica's newest probes that decide whether it is in rotation: read from without asking."),
+    INT(health, lag_out, 1, 32, 2,
+        "So many of them staler than reads.max_staleness_ms take it out, so many good ones back."),
+    INT(health, lag_back_percent, 1, 100, 50,
+        "A probe is good when its staleness is below this part of reads.max_staleness_ms."),
+    INT(health, slow_start_ms, 0, 600000, 1000,
+        "A replica that is back gets its full share of the reads after so long. 0: at once."),
+
+    INT(failover, attest_wait_ms, 0, 600000, 2000,
+        "A switchover attests the primary it has made. After so long the server does it instead."),
+
+    INT(switchover, timeout_ms, 100, 600000, 5000,
+        "A switchover that has not asked for the promotion by then undoes itself."),
+    INT(switchover, fence_ms, 50, 60000, 2000,
+        "Of that: how long writes may be kept waiting. The fence ends by itself after it.\n"
+        "Less than booking.deadline_ms, or clients see it."),
+    INT(switchover, max_lag_bytes, 0, 1099511627776, 16777216,
+        "A node that is further behind its primary does not take over."),
+    INT(switchover, promote_ms, 100, 600000, 10000,
+        "From asking for the promotion, after which there is no way back, to seeing a primary;\n"
+        "then as long again for its attestation."),
+    INT(switchover, slot_ms, 10, 60000, 500,
+        "For making the consumer's slot on the new primary. Writes wait meanwhile; past it the\n"
+        "consumer builds its keys anew."),
+    INT(switchover, lead_ms, 0, 600000, 2000,
+        "Before writes wait: for the shard's other standbys to follow the new primary while that is\n"
+        "still a standby. Those that do not by then follow afterwards; with durability sync, writes\n"
+        "wait until one follows."),
+    TEXT(switchover, rejoin_command, SETTING_TEXT, "", NULL,
+         "Run without a shell; words are parted by blanks. As COMMAND NODE UPSTREAM before writes\n"
+         "wait: it makes the standby follow that node, the new primary or, if that came to nothing, the\n"
+         "old one. As COMMAND NODE afterwards: it makes the node follow the shard's primary. Empty:\n"
+         "nobody does."),
+    INT(switchover, rejoin_ms, 1000, 3600000, 120000, "How long that may take, a node."),
 
     INT(reload, ask_timeout_ms, 10, 600000, 1000,
         "How long a reload waits for the shards to say which events a new map would strand."),
@@ -375,6 +422,9 @@ static void check_together(struct cfgread *read, const struct settings *settings
                  "%lld is less than postgres.backoff_min_ms, %lld; raise it",
                  (long long)settings->postgres.backoff_max_ms,
                  (long long)settings->postgres.backoff_min_ms);
+    if (settings->health.lag_out > settings->health.lag_samples)
+        TOGETHER(read, "health", "lag_samples", "%lld is less than health.lag_out, %lld; raise it",
+                 (long long)settings->health.lag_samples, (long long)settings->health.lag_out);
     if (settings->redis.backoff_min_ms > settings->redis.backoff_max_ms)
         TOGETHER(read, "redis", "backoff_max_ms",
                  "%lld is less than redis.backoff_min_ms, %lld; raise it",

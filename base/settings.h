@@ -60,6 +60,7 @@ struct settings {
         int64_t batch_max;   /* bookings in one batch */
         int64_t gather_us;   /* how long a busy lane lets a batch gather; 0: not at all */
         int64_t queue_max;   /* bookings waiting or in flight, a worker and shard */
+        int64_t queue_bytes; /* the same, their memory */
         int64_t optimistic_tries;
     } booking;
     struct {
@@ -71,6 +72,8 @@ struct settings {
         int64_t pipeline_max;         /* reads in flight on one connection */
         int64_t queue_max;            /* reads waiting, a worker and node */
         int64_t max_staleness_ms;     /* default bound for a replica to be read from */
+        int64_t token_wait_ms;        /* for a replica to replay a token's LSN */
+        int64_t primary_max;          /* of these in flight for want of a replica, a worker */
         int64_t partial_timeout_ms;   /* my tickets: a shard without answer by then is left out */
         int64_t seatmap_recent_ms;    /* a seat map this young is served again without asking */
         int64_t seatmap_recent_bytes; /* kept for that, a worker */
@@ -83,10 +86,28 @@ struct settings {
     } postgres;
     struct {
         int64_t interval_ms;
+        int64_t urgent_ms; /* the same for the nodes of a shard that cannot be written to */
         int64_t timeout_ms;
-        int64_t down_after; /* failed probes in a row */
-        int64_t up_after;   /* good probes in a row */
+        int64_t down_after;       /* failed probes in a row */
+        int64_t up_after;         /* good probes in a row */
+        int64_t lag_samples;      /* a replica's newest samples of staleness that are looked at */
+        int64_t lag_out;          /* bad ones among them take it out of rotation, good ones in */
+        int64_t lag_back_percent; /* of reads.max_staleness_ms: below it a sample is good */
+        int64_t slow_start_ms;    /* from its return until a replica has its full share again */
     } health;
+    struct {
+        int64_t attest_wait_ms; /* for the switchover that has fenced a shard to attest it */
+    } failover;
+    struct {
+        int64_t timeout_ms;    /* all that comes before the promotion; past it, it is undone */
+        int64_t fence_ms;      /* of that: how long writes may have to wait for the promotion */
+        int64_t max_lag_bytes; /* a target that is further behind is refused */
+        int64_t promote_ms;    /* from asking for the promotion until it is a primary */
+        int64_t slot_ms;       /* for the consumer's slot, and for tidying the old one */
+        int64_t lead_ms;       /* for the other standbys to follow the target before the fence */
+        char rejoin_command[SETTINGS_TEXT_MAX]; /* run as COMMAND NODE [UPSTREAM]; "" for none */
+        int64_t rejoin_ms;
+    } switchover;
     struct {
         int64_t ask_timeout_ms; /* how long a reload waits for the shards' word */
     } reload;

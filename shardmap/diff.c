@@ -242,7 +242,23 @@ static void find_new(const struct work *work)
     }
 }
 
-/* A shard is added or removed at most once, a node too, or moved and readdressed. */
+static void find_durabilities(const struct work *work)
+{
+    const struct side *old = &work->old;
+    for (size_t i = 0; i < shardmap_shard_count(old->map); i++) {
+        int index = shardmap_shard_by_name(work->new.map, old->shards[i]);
+        if (index < 0)
+            continue;
+        enum shardmap_durability durability = shardmap_shard(work->new.map, index)->durability;
+        if (durability == shardmap_shard(old->map, (int)i)->durability)
+            continue;
+        add_change(work->diff, SHARDMAP_DURABILITY, old->shards[i], NULL, NULL);
+        work->diff->changes[work->diff->change_count - 1].durability =
+            shardmap_durability_name(durability);
+    }
+}
+
+/* A shard is added, removed or altered at most once; a node likewise, or moved and readdressed. */
 static enum sg_error find_changes(const struct work *work)
 {
     size_t max = shardmap_shard_count(work->old.map) + shardmap_shard_count(work->new.map) +
@@ -252,6 +268,7 @@ static enum sg_error find_changes(const struct work *work)
         return SG_NO_MEMORY;
     find_gone(work);
     find_new(work);
+    find_durabilities(work);
     return SG_OK;
 }
 

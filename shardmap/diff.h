@@ -44,14 +44,16 @@ enum shardmap_change_kind {
     SHARDMAP_NODE_ADDED,
     SHARDMAP_NODE_REMOVED,
     SHARDMAP_NODE_MOVED, /* the same node name under another shard */
-    SHARDMAP_NODE_DSN    /* the same node name with another connection string */
+    SHARDMAP_NODE_DSN,   /* the same node name with another connection string */
+    SHARDMAP_DURABILITY  /* of a shard that both maps have */
 };
 
 struct shardmap_change {
     enum shardmap_change_kind kind;
-    const char *shard;     /* in the new map; in the old one for _REMOVED */
-    const char *node;      /* NULL for SHARDMAP_SHARD_* */
-    const char *old_shard; /* SHARDMAP_NODE_MOVED only, else NULL */
+    const char *shard;      /* in the new map; in the old one for _REMOVED */
+    const char *node;       /* NULL for SHARDMAP_SHARD_* and SHARDMAP_DURABILITY */
+    const char *old_shard;  /* SHARDMAP_NODE_MOVED only, else NULL */
+    const char *durability; /* SHARDMAP_DURABILITY only, else NULL: the new one, static */
 };
 
 struct shardmap_diff {
@@ -70,7 +72,7 @@ enum sg_error shardmap_diff_new(const struct shardmap *old_map, const struct sha
                                 struct shardmap_diff **ret_diff);
 void shardmap_diff_free(void *diff); /* void, so that it serves as a free_fn; NULL is fine */
 
-/* True if both maps send every id to the same shard and name the same servers. */
+/* True if both maps send every id to the same shard, name the same servers and promise the same. */
 bool shardmap_diff_empty(const struct shardmap_diff *diff);
 
 /* The ids that `shard` owns in the old map and not in the new one: ascending, disjoint, adjacent
@@ -79,7 +81,8 @@ bool shardmap_diff_empty(const struct shardmap_diff *diff);
 enum sg_error shardmap_lost(const struct shardmap_diff *diff, const char *shard,
                             struct shardmap_interval **ret_intervals, size_t *ret_count);
 
-/* "shard_added", "shard_removed", "node_added", "node_removed", "node_moved", "node_dsn" */
+/* "shard_added", "shard_removed", "node_added", "node_removed", "node_moved", "node_dsn",
+ * "durability" */
 const char *shardmap_change_name(enum shardmap_change_kind kind);
 
 /* For people: lines of at most 80 columns (names of usual length), each ended by a newline. */

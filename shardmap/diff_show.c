@@ -10,6 +10,7 @@ static const char *const change_names[] = {
     [SHARDMAP_SHARD_ADDED] = "shard_added", [SHARDMAP_SHARD_REMOVED] = "shard_removed",
     [SHARDMAP_NODE_ADDED] = "node_added",   [SHARDMAP_NODE_REMOVED] = "node_removed",
     [SHARDMAP_NODE_MOVED] = "node_moved",   [SHARDMAP_NODE_DSN] = "node_dsn",
+    [SHARDMAP_DURABILITY] = "durability",
 };
 
 const char *shardmap_change_name(enum shardmap_change_kind kind)
@@ -37,6 +38,9 @@ static void add_change(struct dynbuf *out, const struct shardmap_change *change)
         break;
     case SHARDMAP_NODE_DSN:
         dynbuf_addf(out, "  ~ node %s of %s: another dsn\n", change->node, change->shard);
+        break;
+    case SHARDMAP_DURABILITY:
+        dynbuf_addf(out, "  ~ shard %s: durability is now %s\n", change->shard, change->durability);
         break;
     }
 }
@@ -106,6 +110,8 @@ void shardmap_diff_json(const struct shardmap_diff *diff, struct dynbuf *out)
             add_member(out, "node", change->node);
         if (change->old_shard)
             add_member(out, "oldShard", change->old_shard);
+        if (change->durability)
+            add_member(out, "durability", change->durability);
         dynbuf_addc(out, '}');
     }
     dynbuf_adds(out, "]}");

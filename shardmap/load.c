@@ -15,7 +15,7 @@
 #include "shardmap/draft.h"
 
 static const char *const map_keys[] = {"map_version", "shards", "ranges", "pins", NULL};
-static const char *const shard_keys[] = {"name", "nodes", NULL};
+static const char *const shard_keys[] = {"name", "durability", "nodes", NULL};
 static const char *const node_keys[] = {"name", "dsn", NULL};
 static const char *const range_keys[] = {"first", "last", "shard", NULL};
 static const char *const pin_keys[] = {"event", "shard", NULL};
@@ -103,6 +103,34 @@ static enum sg_error read_nodes(struct draft *draft, const struct config_setting
     return SG_OK;
 }
 
+static const char *const durabilities[] = {
+    [SHARDMAP_ASYNC] = "async", [SHARDMAP_SYNC] = "sync", NULL};
+
+const char *shardmap_durability_name(enum shardmap_durability durability)
+{
+    return durabilities[durability];
+}
+
+/* Async without the key. */
+static void read_durability(struct draft *draft, const struct config_setting_t *at,
+                            struct shardmap_shard *shard)
+{
+    const char *word;
+    if (!cfgread_string(draft->read, at, "durability", CFGREAD_OPTIONAL, SHARDMAP_NAME_MAX, &word))
+        return;
+    for (int i = 0; durabilities[i]; i++) {
+        if (strcmp(word, durabilities[i]) == 0) {
+            shard->durability = (enum shardmap_durability)i;
+            return;
+        }
+    }
+    if (*word)
+        cfgread_problem(draft->read, at, "durability",
+                        "\"%s\" is none; write \"sync\" or \"async\"", word);
+    else
+        cfgread_problem(draft->read, at, "durability", "is empty; write \"sync\" or \"async\"");
+}
+
 static enum sg_error read_shards(struct draft *draft)
 {
     const struct config_setting_t *root = cfgread_root(draft->read);
@@ -123,6 +151,7 @@ static enum sg_error read_shards(struct draft *draft)
         draft->map->by_name[i] = (int)i;
         cfgread_known_keys(draft->read, at, shard_keys);
         read_name(draft, at, draft->map->shards[i].name);
+        read_durability(draft, at, &draft->map->shards[i]);
         if (read_nodes(draft, at, (int)i) != SG_OK)
             return SG_NO_MEMORY;
     }

@@ -26,8 +26,15 @@ struct shardmap_node {
     char *dsn; /* libpq connection string */
 };
 
+/* What an answer to a write promises. */
+enum shardmap_durability {
+    SHARDMAP_ASYNC, /* the primary has it on disk */
+    SHARDMAP_SYNC   /* a standby, too */
+};
+
 struct shardmap_shard {
     char name[SHARDMAP_NAME_MAX + 1];
+    enum shardmap_durability durability;
     struct shardmap_node *nodes;
     size_t node_count;
 };
@@ -52,6 +59,9 @@ enum sg_error shardmap_load(const char *path, struct shardmap **ret_map, struct 
 enum sg_error shardmap_parse(const char *name, const char *text, struct shardmap **ret_map,
                              struct dynbuf *errors);
 void shardmap_free(void *map); /* void, so that it serves as a free_fn */
+
+/* "async", "sync" */
+const char *shardmap_durability_name(enum shardmap_durability durability);
 
 /* Index of the shard that owns the event: its pin, else its range; -1 if no range holds it. */
 int shardmap_find(const struct shardmap *map, int64_t event_id);

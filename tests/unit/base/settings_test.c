@@ -149,6 +149,8 @@ static void problems_are_named(void **state)
         {"http = { listen = \"h:1\"; };\nadmin = {\n listen = \"h:1\"; };",
          ":3: admin.listen: is also http.listen, h:1; take another port"},
         {"http = { listen = \"127.0.0.1:8081\"; };", ":1: is also http.listen, 127.0.0.1:8081"},
+        {"health = { lag_out = 4; };",
+         ":1: health.lag_samples: 3 is less than health.lag_out, 4; raise it"},
         {"postgres = { backoff_min_ms = 3000; };",
          ":1: postgres.backoff_max_ms: 2000 is less than postgres.backoff_min_ms, 3000; raise it"},
     };

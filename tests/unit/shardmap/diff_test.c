@@ -188,6 +188,28 @@ static void nothing_differs(void **state)
                 "{\"oldVersion\":3,\"newVersion\":4,\"moves\":[],\"changes\":[]}");
 }
 
+#define PROMISE(version, a, b)                                                                     \
+    "map_version = " version "; shards = ({ name = \"a\"; " a                                      \
+    "nodes = (" NODE("a1", "host=1") "); }, { name = \"b\"; " b "nodes = (" NODE(                  \
+        "b1", "host=2") "); }); ranges = (" RANGE("1", "5", "a") "," RANGE("6", "9", "b") ");"
+
+/* Async is the default, so naming it changes nothing. */
+static void promises(void **state)
+{
+    (void)state;
+    expect_diff(PROMISE("1", "", "durability = \"sync\"; "),
+                PROMISE("2", "durability = \"sync\"; ", "durability = \"async\"; "),
+                "map version 1 -> 2\nservers\n"
+                "  ~ shard a: durability is now sync\n"
+                "  ~ shard b: durability is now async\n",
+                "{\"oldVersion\":1,\"newVersion\":2,\"moves\":[],\"changes\":["
+                "{\"kind\":\"durability\",\"shard\":\"a\",\"durability\":\"sync\"},"
+                "{\"kind\":\"durability\",\"shard\":\"b\",\"durability\":\"async\"}]}");
+    expect_diff(PROMISE("1", "", ""), PROMISE("2", "durability = \"async\"; ", ""),
+                "map version 1 -> 2\nno difference in events, shards and nodes\n",
+                "{\"oldVersion\":1,\"newVersion\":2,\"moves\":[],\"changes\":[]}");
+}
+
 static void up_to_the_last_id(void **state)
 {
     (void)state;
@@ -213,6 +235,7 @@ int main(void)
         cmocka_unit_test(random_pairs_against_arrays),
         cmocka_unit_test(servers_and_events),
         cmocka_unit_test(nothing_differs),
+        cmocka_unit_test(promises),
         cmocka_unit_test(up_to_the_last_id),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
