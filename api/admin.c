@@ -128,6 +128,27 @@ static void get_metrics(struct admin *admin, struct http_request *request)
 
 /* --- GET /admin/nodes ------------------------------------------------------------------------- */
 
+static void add_lsn(struct dynbuf *out, const char *member, uint64_t lsn)
+{
+    dynbuf_addf(out, ",\"%s\":\"%X/%X\"", member, (unsigned)(lsn >> 32), (unsigned)lsn);
+}
+
+/* What only a primary has, and what only a replica has. */
+static void add_standing(struct dynbuf *out, const struct topology_node *node)
+{
+    if (node->role == NODE_PRIMARY)
+        dynbuf_addf(out, ",\"attested\":%s", json_bool(node->attested));
+    if (node->role == NODE_PRIMARY && node->refused)
+        dynbuf_addf(out, ",\"refused\":\"%s\"", node_refusal_name(node->refused));
+    else if (node->role == NODE_PRIMARY)
+        dynbuf_adds(out, ",\"refused\":null");
+    if (node->role != NODE_REPLICA)
+        return;
+    add_lsn(out, "receivedLsn", node->received_lsn);
+    dynbuf_addf(out, ",\"inRotation\":%s,\"weight\":%d", json_bool(node->in_rotation),
+                node->weight);
+}
+
 static void add_node(struct dynbuf *out, const struct topology_node *node, int64_t now_us)
 {
     const int64_t staleness_us = topology_staleness_us(node, now_us);
@@ -135,15 +156,16 @@ static void add_node(struct dynbuf *out, const struct topology_node *node, int64
     dynbuf_add_json(out, node->shard);
     dynbuf_adds(out, ",\"node\":");
     dynbuf_add_json(out, node->name);
-    dynbuf_addf(out, ",\"role\":\"%s\",\"up\":%s,\"timeline\":%d,\"lsn\":\"%X/%X\"",
-                node_role_name(node->role), json_bool(node->up), node->timeline,
-                (unsigned)(node->lsn >> 32), (unsigned)node->lsn);
+    dynbuf_addf(out, ",\"role\":\"%s\",\"up\":%s,\"timeline\":%d", node_role_name(node->role),
+                json_bool(node->up), node->timeline);
+    add_lsn(out, "lsn", node->lsn);
     if (staleness_us == STALENESS_UNKNOWN)
         dynbuf_adds(out, ",\"stalenessMs\":null");
     else
         dynbuf_addf(out, ",\"stalenessMs\":%lld", (long long)(staleness_us / 1000));
     dynbuf_addf(out, ",\"epoch\":%lld,\"fenced\":%s,\"events\":%lld", (long long)node->epoch,
                 json_bool(node->fenced), (long long)node->event_count);
+    add_standing(out, node);
     /* beyond 2^53, so a string */
     if (node->system_identifier)
         dynbuf_addf(out, ",\"systemIdentifier\":\"%llu\"",

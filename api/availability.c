@@ -24,9 +24,13 @@ static void on_availability(void *arg, const struct route *route, enum sg_error 
 
 void availability_get(struct exchange *exchange)
 {
+    struct read_token tokens[ROUTER_TOKENS_MAX];
+    struct read_wish wish;
     exchange->is_read = true;
-    enum sg_error error =
-        router_availability(exchange->app->router, exchange->event_id, on_availability, exchange);
+    if (!exchange_read_wish(exchange, tokens, &wish))
+        return;
+    enum sg_error error = router_availability(exchange->app->router, exchange->event_id, &wish,
+                                              on_availability, exchange);
     if (error != SG_OK)
         exchange_fail_router(exchange, error);
 }

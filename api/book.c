@@ -1,7 +1,7 @@
 /*
  * Taking seats: POST /book.
  *
- *   body, Idempotency-Key, X-User-Id ─> router_book ─> 201 with the booking and its token
+ *   body, Idempotency-Key, X-User-Id ─> router_book ─> 201 with the booking, its token, how durable
  *                                                  ─> 409 with the seats that are taken
  *
  * SPDX-License-Identifier: MIT
@@ -18,7 +18,6 @@
 #include "api/json_out.h"
 #include "api/outcomes.h"
 #include "base/settings.h"
-#include "router/token.h"
 
 static void answer_booked(struct exchange *exchange, const struct book_result *result)
 {
@@ -37,11 +36,7 @@ static void answer_booked(struct exchange *exchange, const struct book_result *r
     snprintf(location, sizeof(location), "/events/%lld/bookings/%s", (long long)in->event_id,
              result->booking_id);
     http_reply_header(exchange->request, "Location", location);
-    if (result->token.lsn) {
-        char token[TOKEN_TEXT_SIZE];
-        token_format(&result->token, token);
-        http_reply_header(exchange->request, "SeatGrid-Token", token);
-    }
+    exchange_tell_commit(exchange, &result->token, result->durability);
     if (result->replayed) {
         exchange->outcome = OUTCOME_REPLAYED;
         http_reply_header(exchange->request, "Idempotent-Replayed", "true");

@@ -24,9 +24,14 @@ static void on_booking_read(void *arg, const struct route *route, enum sg_error 
 
 void bookings_get(struct exchange *exchange)
 {
+    struct read_token tokens[ROUTER_TOKENS_MAX];
+    struct read_wish wish;
     exchange->is_read = true;
-    enum sg_error error = router_booking_get(exchange->app->router, exchange->event_id,
-                                             exchange->booking_id, on_booking_read, exchange);
+    if (!exchange_read_wish(exchange, tokens, &wish))
+        return;
+    enum sg_error error =
+        router_booking_get(exchange->app->router, exchange->event_id, exchange->booking_id, &wish,
+                           on_booking_read, exchange);
     if (error != SG_OK)
         exchange_fail_router(exchange, error);
 }

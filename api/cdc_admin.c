@@ -2,7 +2,7 @@
  * The endpoints of `seatgrid cdc`. See cdc_admin.h.
  *
  *   cdc_admin_handle ─> table ─> endpoint ─> reply, or for a reconcile: later, when the last shard
- *                                            has said its last word
+ *                                            has said its last word; for a drain: when it is told
  *
  * SPDX-License-Identifier: MIT
  */
@@ -300,6 +300,141 @@ static void post_reconcile(struct cdc_admin *admin, struct http_request *request
     finish_one(pending);
 }
 
+/* --- POST /admin/drain ------------------------------------------------------------------------ */
+
+#define DRAIN_TIMEOUT_MAX_MS 600000
+
+struct pending_drain {
+    struct cdc_admin *admin;
+    struct http_request *request;
+    const struct consumer *consumer;
+    int32_t timeline; /* that is to be followed; 0: any */
+};
+
+/* Up to `max_digits` digits of the base, and nothing else. */
+static bool parse_number(const char *text, size_t max_digits, int base, uint64_t *ret_value)
+{
+    const char *digits = base == 16 ? "0123456789abcdefABCDEF" : "0123456789";
+    const size_t len = strspn(text, digits);
+    if (len == 0 || len > max_digits || text[len])
+        return false;
+    *ret_value = strtoull(text, NULL, base);
+    return true;
+}
+
+/* "0/16B3748", as PostgreSQL writes it; not 0/0. */
+static bool parse_lsn(const char *text, uint64_t *ret_lsn)
+{
+    char high_text[9];
+    uint64_t high, low;
+    const char *slash = strchr(text, '/');
+    if (!slash || (size_t)(slash - text) >= sizeof(high_text))
+        return false;
+    snprintf(high_text, sizeof(high_text), "%.*s", (int)(slash - text), text);
+    if (!parse_number(high_text, 8, 16, &high) || !parse_number(slash + 1, 8, 16, &low) ||
+        (high | low) == 0)
+        return false;
+    *ret_lsn = high << 32 | low;
+    return true;
+}
+
+static struct consumer *find_consumer(const struct cdc_admin *admin, const char *shard)
+{
+    for (size_t i = 0; i < admin->count; i++) {
+        if (strcmp(consumer_shard(admin->consumers[i]), shard) == 0)
+            return admin->consumers[i];
+    }
+    return NULL;
+}
+
+static void write_drained(struct dynbuf *out, const struct pending_drain *pending,
+                          const struct consumer_drained *drained)
+{
+    dynbuf_adds(out, "{\"shard\":");
+    dynbuf_add_json(out, consumer_shard(pending->consumer));
+    dynbuf_addf(out, ",\"generation\":%lld,\"slot\":", (long long)drained->generation);
+    dynbuf_add_json(out, drained->slot);
+    dynbuf_addf(out, ",\"lsn\":\"%X/%X\",\"timeline\":%d,\"system\":\"%llu\"}",
+                (unsigned)(drained->lsn >> 32), (unsigned)drained->lsn, (int)drained->timeline,
+                (unsigned long long)drained->system_identifier);
+}
+
+static void on_drained(void *arg, enum sg_error error, const struct consumer_drained *drained,
+                       const char *reason)
+{
+    struct pending_drain *pending = arg;
+    struct cdc_admin *admin = pending->admin;
+    char detail[120];
+    dynbuf_reset(&admin->body);
+    if (error != SG_OK) {
+        fail(admin, pending->request, error, reason);
+    } else if (pending->timeline && pending->timeline != drained->timeline) {
+        snprintf(detail, sizeof(detail), "timeline %d is followed, not %d", (int)drained->timeline,
+                 (int)pending->timeline);
+        fail(admin, pending->request, SG_INVALID_VALUE, detail);
+    } else {
+        write_drained(&admin->body, pending, drained);
+        reply(admin, pending->request, 200, JSON_TYPE);
+    }
+    free(pending);
+}
+
+static const char *drain_refusal_text(enum sg_error error)
+{
+    if (error == SG_RELOAD_BUSY)
+        return "a new generation of keys is being built; see /admin/streams";
+    if (error == SG_OVERLOADED)
+        return "too many drains are waiting already";
+    return refusal_text(error);
+}
+
+/* NULL: all is well. */
+static const char *drain_problem(const char *shard, const char *lsn_text, const char *timeout_text,
+                                 const char *timeline_text, uint64_t *lsn, uint64_t *timeout_ms,
+                                 uint64_t *timeline)
+{
+    if (!shard)
+        return "shard names the shard";
+    if (!lsn_text || !parse_lsn(lsn_text, lsn))
+        return "lsn is a position such as 0/16B3748";
+    if (!timeout_text || !parse_number(timeout_text, 6, 10, timeout_ms) || *timeout_ms == 0 ||
+        *timeout_ms > DRAIN_TIMEOUT_MAX_MS)
+        return "timeout_ms is a number from 1 to 600000";
+    if (timeline_text && (!parse_number(timeline_text, 9, 10, timeline) || *timeline == 0))
+        return "timeline is the number of a timeline";
+    return NULL;
+}
+
+static void post_drain(struct cdc_admin *admin, struct http_request *request)
+{
+    const char *shard = http_request_query(request, "shard");
+    uint64_t lsn = 0;
+    uint64_t timeout_ms = 0;
+    uint64_t timeline = 0;
+    const char *problem = drain_problem(
+        shard, http_request_query(request, "lsn"), http_request_query(request, "timeout_ms"),
+        http_request_query(request, "timeline"), &lsn, &timeout_ms, &timeline);
+    if (problem) {
+        fail(admin, request, SG_MALFORMED, problem);
+        return;
+    }
+    if (count_meant(admin, request, shard) == 0)
+        return;
+    struct pending_drain *pending = calloc(1, sizeof(*pending));
+    if (!pending) {
+        fail(admin, request, SG_NO_MEMORY, NULL);
+        return;
+    }
+    struct consumer *consumer = find_consumer(admin, shard);
+    *pending = (struct pending_drain){
+        .admin = admin, .request = request, .consumer = consumer, .timeline = (int32_t)timeline};
+    enum sg_error error = consumer_drain(consumer, lsn, (int64_t)timeout_ms, on_drained, pending);
+    if (error == SG_OK)
+        return;
+    free(pending);
+    fail(admin, request, error, drain_refusal_text(error));
+}
+
 /* --- the table -------------------------------------------------------------------------------- */
 
 static const struct endpoint {
@@ -313,6 +448,7 @@ static const struct endpoint {
     {HTTP_GET, "/admin/streams", "GET, HEAD", get_streams},
     {HTTP_POST, "/admin/reseed", "POST", post_reseed},
     {HTTP_POST, "/admin/reconcile", "POST", post_reconcile},
+    {HTTP_POST, "/admin/drain", "POST", post_drain},
 };
 
 void cdc_admin_handle(void *object, struct http_request *request)

@@ -7,11 +7,16 @@
  *   GET  /admin/streams                         {"streams":[what consumer_write_status says, ...]}
  *   POST /admin/reseed[?shard=NAME]             202 {"began":[...],"refused":[...]}
  *   POST /admin/reconcile[?shard=NAME][&fix=1]  200 when the pass over all of it is complete
+ *   POST /admin/drain?shard=NAME&lsn=LSN&timeout_ms=N[&timeline=N]
+ *                                               200 {"shard","generation","slot","lsn","timeline",
+ *                                               "system"} once Redis has everything up to there
  *
- * Without `shard` all of them are meant. 409: the shard is at it already; 503: this consumer does
- * not have the shard now; 422: no such shard. With several shards only the refusal of all of them
- * is an error; a refusal of some is told in the answer. On the loop of the consumers, behind the
- * HTTP edge (api/http.h); a client that goes away does not end what it began.
+ * Without `shard` all of them are meant. 409: the shard is at it already, or (drain) is being built
+ * anew; 503: this consumer does not have the shard now, or (drain, "deadline_exceeded") the time is
+ * over; 422: no such shard, or (drain) an LSN or timeline that the primary has not. With several
+ * shards only the refusal of all of them is an error; a refusal of some is told in the answer. On
+ * the loop of the consumers, behind the HTTP edge (api/http.h); a client that goes away does not
+ * end what it began.
  *
  * SPDX-License-Identifier: MIT
  */

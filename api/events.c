@@ -41,6 +41,7 @@ static void on_event_created(void *arg, const struct route *route, enum sg_error
     exchange->event_id = event->event_id;
     snprintf(location, sizeof(location), "/events/%lld", (long long)event->event_id);
     http_reply_header(exchange->request, "Location", location);
+    exchange_tell_commit(exchange, &event->token, event->durability);
     answer_event(exchange, 201, event);
 }
 
@@ -88,9 +89,13 @@ static void on_event_read(void *arg, const struct route *route, enum sg_error er
 
 void events_get(struct exchange *exchange)
 {
+    struct read_token tokens[ROUTER_TOKENS_MAX];
+    struct read_wish wish;
     exchange->is_read = true;
+    if (!exchange_read_wish(exchange, tokens, &wish))
+        return;
     enum sg_error error =
-        router_event_get(exchange->app->router, exchange->event_id, on_event_read, exchange);
+        router_event_get(exchange->app->router, exchange->event_id, &wish, on_event_read, exchange);
     if (error != SG_OK)
         exchange_fail_router(exchange, error);
 }
@@ -109,6 +114,7 @@ static void on_events_read(void *arg, enum sg_error error, const struct event_pa
         return;
     }
     exchange->origin.map_version = page->map_version;
+    exchange_set_sources(exchange, page->sources, page->source_count);
     dynbuf_reset(scratch);
     json_out_event_page(scratch, page);
     exchange_answer_scratch(exchange, 200, JSON_CONTENT_TYPE);
@@ -129,9 +135,13 @@ void events_list(struct exchange *exchange)
                       "cursor: must be the nextCursor of an earlier page, unchanged");
         return;
     }
+    struct read_token tokens[ROUTER_TOKENS_MAX];
+    struct read_wish wish;
     exchange->is_read = true;
-    enum sg_error error =
-        router_event_list(exchange->app->router, after_id, (size_t)limit, on_events_read, exchange);
+    if (!exchange_read_wish(exchange, tokens, &wish))
+        return;
+    enum sg_error error = router_event_list(exchange->app->router, after_id, (size_t)limit, &wish,
+                                            on_events_read, exchange);
     if (error != SG_OK)
         exchange_fail_router(exchange, error);
 }

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "api/accept.h"
 #include "api/outcomes.h"
 #include "api/problem.h"
 #include "base/clock.h"
@@ -46,18 +47,67 @@ void exchange_set_origin(struct exchange *exchange, const struct route *origin)
     exchange->origin = *origin;
 }
 
-bool exchange_read_tokens(struct exchange *exchange, struct read_token *ret_tokens,
-                          size_t *ret_count)
+void exchange_tell_commit(struct exchange *exchange, const struct read_token *token,
+                          enum shardmap_durability durability)
 {
+    if (token->lsn) {
+        char text[TOKEN_TEXT_SIZE];
+        token_format(token, text);
+        http_reply_header(exchange->request, "SeatGrid-Token", text);
+    }
+    http_reply_header(exchange->request, "SeatGrid-Durability",
+                      shardmap_durability_name(durability));
+}
+
+bool exchange_read_wish(struct exchange *exchange, struct read_token *ret_tokens,
+                        struct read_wish *ret_wish)
+{
+    const char *bound = http_request_header(exchange->request, "seatgrid-max-staleness");
     const char *text = http_request_header(exchange->request, "seatgrid-token");
-    *ret_count = 0;
-    if (!text || tokens_parse(text, ret_tokens, ROUTER_TOKENS_MAX, ret_count))
-        return true;
-    exchange_fail(exchange, SG_MALFORMED,
-                  "SeatGrid-Token: must be what answers to POST /book carried, unchanged; several "
-                  "with commas between them, of at most %d shards",
-                  ROUTER_TOKENS_MAX);
-    return false;
+    struct read_wish wish = {.max_staleness_us = -1, .tokens = ret_tokens};
+    if (bound && !accept_staleness(bound, &wish.max_staleness_us)) {
+        exchange_fail(exchange, SG_MALFORMED,
+                      "SeatGrid-Max-Staleness: must be like 250ms or 2s, at most 3600s");
+        return false;
+    }
+    if (text && !tokens_parse(text, ret_tokens, ROUTER_TOKENS_MAX, &wish.token_count)) {
+        exchange_fail(exchange, SG_MALFORMED,
+                      "SeatGrid-Token: must be what an answer carried, unchanged; several with "
+                      "commas between them, of at most %d shards",
+                      ROUTER_TOKENS_MAX);
+        return false;
+    }
+    *ret_wish = wish;
+    return true;
+}
+
+/* The names of as many nodes as fit. */
+static void add_nodes_header(struct exchange *exchange, const struct route *sources, size_t count)
+{
+    char names[1024] = "";
+    size_t len = 0;
+    for (size_t i = 0; i < count; i++) {
+        size_t need = strlen(sources[i].node) + 2;
+        if (len + need >= sizeof(names))
+            break;
+        len += (size_t)snprintf(names + len, sizeof(names) - len, "%s%s", len ? ", " : "",
+                                sources[i].node);
+    }
+    if (len)
+        http_reply_header(exchange->request, "SeatGrid-Node", names);
+}
+
+void exchange_set_sources(struct exchange *exchange, const struct route *sources, size_t count)
+{
+    int64_t oldest_us = count ? 0 : -1;
+    for (size_t i = 0; i < count; i++) {
+        if (sources[i].staleness_us < 0 || oldest_us < 0)
+            oldest_us = -1;
+        else if (sources[i].staleness_us > oldest_us)
+            oldest_us = sources[i].staleness_us;
+    }
+    add_nodes_header(exchange, sources, count);
+    exchange->origin.staleness_us = oldest_us;
 }
 
 /* --- what every answer carries ---------------------------------------------------------------- */
@@ -87,9 +137,15 @@ static void add_origin_headers(struct exchange *exchange)
                           decimal(buffer, origin->map_version, ""));
     if (origin->shard[0])
         http_reply_header(request, "SeatGrid-Shard", origin->shard);
-    if (!exchange->is_read || !origin->node[0])
+    if (!exchange->is_read)
         return;
-    http_reply_header(request, "SeatGrid-Node", origin->node);
+    if (origin->node[0])
+        http_reply_header(request, "SeatGrid-Node", origin->node);
+    if (origin->seen.lsn) {
+        char token[TOKEN_TEXT_SIZE];
+        token_format(&origin->seen, token);
+        http_reply_header(request, "SeatGrid-Token", token);
+    }
     if (origin->staleness_us >= 0) /* an upper bound, so rounded up */
         http_reply_header(request, "SeatGrid-Staleness",
                           decimal(buffer, (origin->staleness_us + 999) / 1000, "ms"));
@@ -224,6 +280,9 @@ static const char *router_detail(enum sg_error error)
     case SG_FENCED:
     case SG_STALE_EPOCH:
         return "the shard is changing its primary; nothing was done; try again";
+    case SG_NOT_SYNCHRONOUS:
+        return "the shard promises that a standby has what it answers, and has none now; nothing "
+               "was done; try again";
     case SG_KEY_REUSED:
         return "Idempotency-Key: came with another body before; take a new key";
     case SG_UNKNOWN_SHARD:

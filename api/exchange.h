@@ -57,10 +57,17 @@ struct exchange *exchange_new(struct app *app, struct http_request *request, con
 /* Notes where the answer comes from. */
 void exchange_set_origin(struct exchange *exchange, const struct route *origin);
 
-/* The tokens of the header SeatGrid-Token, at most ROUTER_TOKENS_MAX; none without it. Answers
- * itself and returns false if it is malformed. */
-bool exchange_read_tokens(struct exchange *exchange, struct read_token *ret_tokens,
-                          size_t *ret_count);
+/* Of a write that was done: SeatGrid-Token (none with lsn 0) and SeatGrid-Durability. */
+void exchange_tell_commit(struct exchange *exchange, const struct read_token *token,
+                          enum shardmap_durability durability);
+
+/* How fresh the answer is to be: the headers SeatGrid-Max-Staleness and SeatGrid-Token, whose
+ * tokens go to ret_tokens (room for ROUTER_TOKENS_MAX), which ret_wish borrows. Answers itself and
+ * returns false if one of them is malformed. */
+bool exchange_read_wish(struct exchange *exchange, struct read_token *ret_tokens,
+                        struct read_wish *ret_wish);
+/* Notes where an answer over several shards comes from: all their nodes, and the oldest's age. */
+void exchange_set_sources(struct exchange *exchange, const struct route *sources, size_t count);
 
 /* Answers with a body that is copied; content_type NULL for none. */
 void exchange_answer(struct exchange *exchange, int status, const char *content_type,

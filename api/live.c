@@ -265,13 +265,19 @@ void live_get(struct exchange *exchange)
                       "live.max_streams are open; try again, or read GET /events/{id}/seats");
         return;
     }
+    /* A token counts for the look whether there is such an event. The stream itself comes in the
+     * order of the commits, and so brings what the token's reader has seen, if it has not yet. */
+    struct read_token tokens[ROUTER_TOKENS_MAX];
+    struct read_wish wish;
+    if (!exchange_read_wish(exchange, tokens, &wish))
+        return;
     struct stream *stream = stream_new(streams, exchange);
     if (!stream) {
         exchange_fail(exchange, SG_NO_MEMORY, "no memory for a stream");
         return;
     }
     enum sg_error error =
-        router_availability(streams->config.router, exchange->event_id, on_known, stream);
+        router_availability(streams->config.router, exchange->event_id, &wish, on_known, stream);
     if (error != SG_OK)
         refuse(stream, error, NULL);
 }

@@ -15,7 +15,6 @@
 #include "api/outcomes.h"
 #include "api/seatmap_body.h"
 #include "base/settings.h"
-#include "router/token.h"
 
 /* What the request asked for, kept until the router answers. */
 struct seats_wish {
@@ -67,42 +66,11 @@ static void on_seatmap(void *arg, const struct route *route, enum sg_error error
     answer_body(exchange, seatmap, form);
 }
 
-/* Answers itself and returns false if the header is malformed. -1: the default bound. */
-static bool read_max_staleness(struct exchange *exchange, int64_t *ret_us)
-{
-    const char *text = http_request_header(exchange->request, "seatgrid-max-staleness");
-    *ret_us = -1;
-    if (!text || accept_staleness(text, ret_us))
-        return true;
-    exchange_fail(exchange, SG_MALFORMED,
-                  "SeatGrid-Max-Staleness: must be like 250ms or 2s, at most 3600s");
-    return false;
-}
-
-/* Answers itself and returns false if the header is malformed. lsn 0: no token of the event's
- * shard.
- */
-static bool read_token(struct exchange *exchange, struct read_token *ret_token)
-{
-    struct read_token tokens[ROUTER_TOKENS_MAX];
-    struct route route;
-    size_t count;
-    *ret_token = (struct read_token){.lsn = 0};
-    if (!exchange_read_tokens(exchange, tokens, &count))
-        return false;
-    const struct read_token *token = NULL;
-    if (count > 0 && router_locate(exchange->app->router, exchange->event_id, &route) == SG_OK)
-        token = tokens_find(tokens, count, route.shard);
-    if (token)
-        *ret_token = *token;
-    return true;
-}
-
 void seats_get(struct exchange *exchange)
 {
     struct http_request *request = exchange->request;
-    int64_t max_staleness_us;
-    struct read_token token;
+    struct read_token tokens[ROUTER_TOKENS_MAX];
+    struct read_wish fresh;
     exchange->is_read = true;
     int media = accept_media(http_request_header(request, "accept"), seatmap_media_types,
                              SEATMAP_MEDIA_COUNT);
@@ -112,7 +80,7 @@ void seats_get(struct exchange *exchange)
                       seatmap_media_types[0], seatmap_media_types[1], seatmap_media_types[2]);
         return;
     }
-    if (!read_max_staleness(exchange, &max_staleness_us) || !read_token(exchange, &token))
+    if (!exchange_read_wish(exchange, tokens, &fresh))
         return;
     struct seats_wish *wish = malloc(sizeof(*wish));
     exchange->data = wish;
@@ -123,8 +91,7 @@ void seats_get(struct exchange *exchange)
     wish->media = (enum seatmap_media)media;
     wish->coding = accept_coding(http_request_header(request, "accept-encoding"));
     enum sg_error error =
-        router_seatmap(exchange->app->router, exchange->event_id, max_staleness_us,
-                       token.lsn ? &token : NULL, on_seatmap, exchange);
+        router_seatmap(exchange->app->router, exchange->event_id, &fresh, on_seatmap, exchange);
     if (error != SG_OK)
         exchange_fail_router(exchange, error);
 }

@@ -2,7 +2,8 @@
  * The control thread. See server.h.
  *
  * What crosses threads, and nothing else: the two snapshots published here (maps by reload,
- * topologies by health), the mailboxes to and from each worker, and the metrics sets.
+ * topologies by health), the mailboxes to and from each worker with one flag each (worker.c), and
+ * the metrics sets.
  *
  * SPDX-License-Identifier: MIT
  */
@@ -106,6 +107,13 @@ static void on_reload_signal(evutil_socket_t number, short what, void *arg)
         log_warn(NULL, "reload not started: %s", sg_error_title(error));
 }
 
+static void on_topology(void *arg)
+{
+    struct server *server = arg;
+    for (unsigned i = 0; i < server->worker_count; i++)
+        worker_topology_changed(server->workers[i]);
+}
+
 static void on_published(void *arg)
 {
     struct server *server = arg;
@@ -144,7 +152,10 @@ static bool build_control(struct server *server)
                                                         .metrics = server->metrics,
                                                         .publisher = server->publisher,
                                                         .maps = &server->maps,
-                                                        .topologies = &server->topologies});
+                                                        .topologies = &server->topologies,
+                                                        .attest = true,
+                                                        .on_change = on_topology,
+                                                        .arg = server});
     server->reload = reload_new(&(struct reload_config){.settings = server->settings,
                                                         .base = server->base,
                                                         .reap = server->reap,

@@ -1,7 +1,7 @@
 /*
  * My tickets: GET /users/{userId}/tickets.
  *
- *   limit, cursor, SeatGrid-Token ─> router_tickets ─> a page, perhaps without some shards
+ *   limit, cursor, wish ─> router_tickets ─> a page, perhaps without some shards
  *
  * SPDX-License-Identifier: MIT
  */
@@ -30,6 +30,7 @@ static void on_tickets(void *arg, enum sg_error error, const struct ticket_page 
         return;
     }
     exchange->origin.map_version = page->map_version;
+    exchange_set_sources(exchange, page->sources, page->source_count);
     dynbuf_reset(scratch);
     json_out_ticket_page(scratch, exchange->user_id, page);
     exchange_answer_scratch(exchange, 200, JSON_CONTENT_TYPE);
@@ -59,12 +60,12 @@ void tickets_get(struct exchange *exchange)
 {
     struct read_token tokens[ROUTER_TOKENS_MAX];
     struct ticket_place after;
-    struct tickets_request request = {.user_id = exchange->user_id, .tokens = tokens};
+    struct tickets_request request = {.user_id = exchange->user_id};
     int64_t limit;
     bool has_after;
     exchange->is_read = true;
     if (!read_page(exchange, &limit, &has_after, &after) ||
-        !exchange_read_tokens(exchange, tokens, &request.token_count))
+        !exchange_read_wish(exchange, tokens, &request.wish))
         return;
     request.limit = (size_t)limit;
     request.after = has_after ? &after : NULL;

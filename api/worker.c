@@ -2,7 +2,7 @@
  * The worker thread. See worker.h.
  *
  * Built by the control thread before the thread starts, torn down after it was joined; in between
- * everything belongs to the thread alone, but for the mailboxes.
+ * everything belongs to the thread alone, but for the mailboxes and topology_ordered.
  *
  * SPDX-License-Identifier: MIT
  */
@@ -27,7 +27,7 @@
 #define DRAIN_CHECK_US 20000
 #define MAILBOX_CAPACITY 64
 
-enum worker_order { ORDER_MAP_CHANGED, ORDER_DRAIN, ORDER_STOP };
+enum worker_order { ORDER_MAP_CHANGED, ORDER_TOPOLOGY_CHANGED, ORDER_DRAIN, ORDER_STOP };
 
 struct worker {
     struct worker_config config;
@@ -39,6 +39,7 @@ struct worker {
     struct app *app;
     struct http_server *http;
     struct mailbox *orders;
+    bool topology_ordered; /* atomic: such an order is on its way, no other is needed */
     struct event *drain_check;
     int64_t drain_deadline_us;
     pthread_t thread;
@@ -73,6 +74,11 @@ static void on_order(void *arg, const struct mailbox_message *message)
     switch ((enum worker_order)message->kind) {
     case ORDER_MAP_CHANGED:
         router_sync_map(worker->router);
+        break;
+    case ORDER_TOPOLOGY_CHANGED:
+        /* First: what is published from here on is ordered anew. */
+        (void)__atomic_exchange_n(&worker->topology_ordered, false, __ATOMIC_ACQ_REL);
+        router_sync_topology(worker->router);
         break;
     case ORDER_DRAIN:
         http_server_drain(worker->http);
@@ -183,6 +189,15 @@ enum sg_error worker_start(struct worker *worker)
 void worker_map_changed(struct worker *worker)
 {
     (void)mailbox_send(worker->orders, ORDER_MAP_CHANGED, NULL); /* it notices by itself, too */
+}
+
+void worker_topology_changed(struct worker *worker)
+{
+    if (__atomic_exchange_n(&worker->topology_ordered, true, __ATOMIC_ACQ_REL))
+        return;
+    /* full of other orders: it notices by itself, a tick later */
+    if (!mailbox_send(worker->orders, ORDER_TOPOLOGY_CHANGED, NULL))
+        __atomic_store_n(&worker->topology_ordered, false, __ATOMIC_RELEASE);
 }
 
 void worker_drain(struct worker *worker)

@@ -2,7 +2,7 @@
  * A worker: one thread with an event loop, a listening socket (SO_REUSEPORT), HTTP connections, a
  * router and its connections to PostgreSQL. It shares nothing with other workers.
  *
- *   control ── mailbox: the map changed, drain ──> worker
+ *   control ── mailbox: the map or the topology changed, drain ──> worker
  *   control <── mailbox: a node is suspect, drained ── worker
  *
  * SPDX-License-Identifier: MIT
@@ -42,6 +42,8 @@ enum sg_error worker_new(const struct worker_config *config, struct worker **ret
 enum sg_error worker_start(struct worker *worker);
 /* Called by the control thread. */
 void worker_map_changed(struct worker *worker);
+/* One order is enough, however often it changes until the worker looks. */
+void worker_topology_changed(struct worker *worker);
 /* Stops accepting; WORKER_DRAINED follows when nothing is left or http.drain_timeout_ms passed. */
 void worker_drain(struct worker *worker);
 /* Ends the loop without waiting for anybody, and joins the thread. */

@@ -21,7 +21,9 @@ int cli_reload(int argc, char **argv);
 int cli_cdc(int argc, char **argv);
 int cli_reseed(int argc, char **argv);
 int cli_reconcile(int argc, char **argv);
+int cli_switchover(int argc, char **argv);
 int cli_dev(int argc, char **argv);
+int cli_drill(int argc, char **argv);
 
 /* Every connection is a descriptor; the soft limit of many systems is 1024. */
 void cli_raise_descriptor_limit(void);

@@ -23,10 +23,12 @@ static const struct command {
     {"check-config", cli_check_config, "test the settings and the shard map"},
     {"map", cli_map, "show | find EVENT... | diff OLD NEW"},
     {"nodes", cli_nodes, "what the running server knows of its nodes and streams"},
+    {"switchover", cli_switchover, "another node of a shard becomes its primary, on purpose"},
     {"reload", cli_reload, "have the running server read its shard map again"},
     {"reseed", cli_reseed, "build a shard's keys in Redis anew"},
     {"reconcile", cli_reconcile, "compare Redis with PostgreSQL, and heal"},
     {"dev", cli_dev, "up | down | status | run: a local cluster"},
+    {"drill", cli_drill, "faults under load, and what they cost"},
 };
 
 #define COMMAND_COUNT (sizeof(commands) / sizeof(commands[0]))

@@ -7,6 +7,7 @@
 #include <getopt.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/settings.h"
@@ -17,11 +18,18 @@ static const char usage[] =
     "Usage: seatgrid nodes [-c FILE] [--json]\n"
     "\n"
     "Shows every node of the shard map as the running server sees it: role, state,\n"
-    "timeline, epoch, LSN (written by a primary, replayed by a replica) and how\n"
-    "stale a replica is. Below it, every stream as the running consumer (seatgrid\n"
-    "cdc) sees it: LSN received, applied in Redis and confirmed to the slot, how far\n"
-    "behind it is, how much WAL is kept for it, what was repaired last and why.\n"
-    "Exit code 1 if a node is not up; streams have no part in it.\n"
+    "timeline, epoch, LSN (written by a primary, replayed by a replica), how much\n"
+    "more WAL a replica has received, and how stale it is. States:\n"
+    "  up       a replica that has just come back: with its share of the reads\n"
+    "  lags     replica out of rotation: no reads but those that allow for it\n"
+    "  new      primary that is not attested yet: no writes until then\n"
+    "  fenced   no writes, by a switchover or by hand\n"
+    "  refused  calls itself primary and is none of the shard: no writes, ever\n"
+    "  down     does not answer, or is none of the shard's nodes\n"
+    "Below it, every stream as the running consumer (seatgrid cdc) sees it: LSN\n"
+    "received, applied in Redis and confirmed to the slot, how far behind it is, how\n"
+    "much WAL is kept for it, what was repaired last and why.\n"
+    "Exit code 1 if a node is down or refused; streams have no part in it.\n"
     "\n"
     "  -c, --config FILE  settings that name the admin listeners (default:\n"
     "                     $SEATGRID_CONFIG, var/seatgrid.cfg,\n"
@@ -29,8 +37,8 @@ static const char usage[] =
     "      --json         output for programs\n"
     "      --help         this text\n";
 
-#define SHARD_WIDTH_MAX 12
-#define NODE_WIDTH_MAX 14
+#define SHARD_WIDTH_MAX 10
+#define NODE_WIDTH_MAX 12
 #define ANSWER_EXTRA_MS 5000
 #define STREAMS_TIMEOUT_MS 2000
 
@@ -39,11 +47,65 @@ struct widths {
     int node;
 };
 
-static const char *state_of(const json_t *node)
+static bool is_primary(const json_t *node)
 {
-    if (!json_is_true(json_object_get(node, "up")))
-        return "down";
-    return json_is_true(json_object_get(node, "fenced")) ? "fenced" : "up";
+    return strcmp(admin_text(node, "role"), "primary") == 0;
+}
+
+static bool is_true(const json_t *node, const char *member)
+{
+    return json_is_true(json_object_get(node, member));
+}
+
+/* One word, for a replica in its slow start also its weight. */
+static void write_state(const json_t *node, char *text, size_t size)
+{
+    const long long weight = json_integer_value(json_object_get(node, "weight"));
+    if (!is_true(node, "up"))
+        snprintf(text, size, "down");
+    else if (admin_text(node, "refused")[0])
+        snprintf(text, size, "refused");
+    else if (is_primary(node))
+        snprintf(text, size, "%s",
+                 is_true(node, "fenced")     ? "fenced"
+                 : is_true(node, "attested") ? "up"
+                                             : "new");
+    else if (!is_true(node, "inRotation"))
+        snprintf(text, size, "lags");
+    else if (weight < 100)
+        snprintf(text, size, "up %lld%%", weight);
+    else
+        snprintf(text, size, "up");
+}
+
+/* 0 if it is none. */
+static unsigned long long read_lsn(const char *text)
+{
+    char *slash;
+    const unsigned long long high = strtoull(text, &slash, 16);
+    return *slash == '/' ? high << 32 | strtoull(slash + 1, NULL, 16) : 0;
+}
+
+/* WAL that a replica has received and not replayed: "+0", "+123k", "+45M", "+6G"; "-" for others.
+ */
+static void write_received(const json_t *node, char *text, size_t size)
+{
+    static const char units[] = {'k', 'M', 'G', 'T'};
+    const unsigned long long received = read_lsn(admin_text(node, "receivedLsn"));
+    const unsigned long long replayed = read_lsn(admin_text(node, "lsn"));
+    unsigned long long ahead = received > replayed ? received - replayed : 0;
+    size_t unit = 0;
+    if (!received) {
+        snprintf(text, size, "-");
+        return;
+    }
+    if (ahead < 1000) {
+        snprintf(text, size, "+%llu", ahead);
+        return;
+    }
+    for (ahead /= 1000; ahead >= 1000 && unit + 1 < sizeof(units); unit++)
+        ahead /= 1000;
+    snprintf(text, size, "+%llu%c", ahead, units[unit]);
 }
 
 /* "-" for a primary, "?" when unknown, else "12 ms" or "3.4 s". */
@@ -51,7 +113,7 @@ static void write_staleness(const json_t *node, char *text, size_t size)
 {
     const json_t *staleness = json_object_get(node, "stalenessMs");
     const long long ms = json_integer_value(staleness);
-    if (strcmp(admin_text(node, "role"), "primary") == 0)
+    if (is_primary(node))
         snprintf(text, size, "-");
     else if (!json_is_integer(staleness))
         snprintf(text, size, "?");
@@ -77,17 +139,34 @@ static int width_of(const json_t *nodes, const char *member, const char *title, 
 
 static void print_node(const json_t *node, const struct widths *widths)
 {
+    char state[32];
+    char received[32];
     char staleness[32];
+    write_state(node, state, sizeof(state));
+    write_received(node, received, sizeof(received));
     write_staleness(node, staleness, sizeof(staleness));
-    printf("%-*.*s  %-*.*s  %-7s  %-6s  %3lld  %5lld  %-11s  %7s\n", widths->shard, widths->shard,
-           admin_text(node, "shard"), widths->node, widths->node, admin_text(node, "node"),
-           admin_text(node, "role"), state_of(node),
+    printf("%-*.*s  %-*.*s  %-7s  %-7s  %2lld  %5lld  %-11s %5s %7s\n", widths->shard,
+           widths->shard, admin_text(node, "shard"), widths->node, widths->node,
+           admin_text(node, "node"), admin_text(node, "role"), state,
            (long long)json_integer_value(json_object_get(node, "timeline")),
            (long long)json_integer_value(json_object_get(node, "epoch")), admin_text(node, "lsn"),
-           staleness);
+           received, staleness);
 }
 
-/* Behind the table, why nodes are not up: the whole reason, it may be longer than a line. */
+/* Why a node is not used, or "". */
+static const char *reason_of(const json_t *node)
+{
+    const char *refused = admin_text(node, "refused");
+    if (strcmp(refused, "older_timeline") == 0)
+        return "refused as primary, the shard has gone on on a newer timeline";
+    if (strcmp(refused, "epoch_behind") == 0)
+        return "refused as primary, another one was attested on this timeline";
+    if (strcmp(refused, "ambiguous") == 0)
+        return "refused as primary, another one has the same timeline and epoch";
+    return admin_text(node, "lastError");
+}
+
+/* Behind the table, why nodes are not used: the whole reason, it may be longer than a line. */
 static void print_reasons(const json_t *nodes)
 {
     const json_t *node;
@@ -95,10 +174,9 @@ static void print_reasons(const json_t *nodes)
     bool any = false;
     json_array_foreach(nodes, i, node)
     {
-        if (!admin_text(node, "lastError")[0])
+        if (!reason_of(node)[0])
             continue;
-        printf("%s%s: %s\n", any ? "" : "\n", admin_text(node, "node"),
-               admin_text(node, "lastError"));
+        printf("%s%s: %s\n", any ? "" : "\n", admin_text(node, "node"), reason_of(node));
         any = true;
     }
 }
@@ -110,21 +188,21 @@ static void print_table(const json_t *answer)
     size_t i;
     const struct widths widths = {width_of(nodes, "shard", "SHARD", SHARD_WIDTH_MAX),
                                   width_of(nodes, "node", "NODE", NODE_WIDTH_MAX)};
-    printf("map version %lld\n\n%-*s  %-*s  %-7s  %-6s  %3s  %5s  %-11s  %7s\n",
+    printf("map version %lld\n\n%-*s  %-*s  %-7s  %-7s  %2s  %5s  %-11s %5s %7s\n",
            (long long)json_integer_value(json_object_get(answer, "mapVersion")), widths.shard,
-           "SHARD", widths.node, "NODE", "ROLE", "STATE", "TL", "EPOCH", "LSN", "STALE");
+           "SHARD", widths.node, "NODE", "ROLE", "STATE", "TL", "EPOCH", "LSN", "RECV", "STALE");
     json_array_foreach(nodes, i, node) print_node(node, &widths);
     print_reasons(nodes);
 }
 
-static bool all_up(const json_t *answer)
+static bool all_well(const json_t *answer)
 {
     const json_t *nodes = json_object_get(answer, "nodes");
     const json_t *node;
     size_t i;
     json_array_foreach(nodes, i, node)
     {
-        if (!json_is_true(json_object_get(node, "up")))
+        if (!is_true(node, "up") || admin_text(node, "refused")[0])
             return false;
     }
     return true;
@@ -221,7 +299,7 @@ static int show(const char *config, bool json)
         add_streams(config, answer.json, json);
         if (json)
             printed = admin_answer_print(&answer);
-        code = printed && fflush(stdout) == 0 && all_up(answer.json) ? 0 : 1;
+        code = printed && fflush(stdout) == 0 && all_well(answer.json) ? 0 : 1;
     }
     admin_answer_done(&answer);
     return code;

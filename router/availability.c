@@ -1,6 +1,7 @@
 /*
  * How many seats of an event are left. See lookups.h.
  *
+ *   a bound or a token? then PostgreSQL is asked at once; else
  *   Redis ── known ──────────────────────────────> answer, source "redis"
  *     └── down, late, not live, no such key, gone ──> one count on a replica ──> "replica"
  *                         (a replica that has no such event: on the primary ──> "primary", 404)
@@ -24,6 +25,7 @@ struct question {
     struct calls *calls;
     struct route route;
     int64_t event_id;
+    struct freshness fresh;
     int64_t deadline_us;
     bool asked_primary;
     router_availability_fn *fn;
@@ -43,7 +45,6 @@ static void on_row(void *arg, const struct call_reply *reply);
 
 static enum sg_error ask(struct question *question, enum call_target target)
 {
-    const struct settings *settings = question->config->settings;
     struct params *params = malloc(sizeof(*params));
     if (!params)
         return SG_NO_MEMORY;
@@ -52,7 +53,7 @@ static enum sg_error ask(struct question *question, enum call_target target)
     int64_t left_ms = (question->deadline_us - clock_mono_us()) / 1000;
     struct call_request request = {.route = question->route,
                                    .target = target,
-                                   .max_staleness_us = settings->reads.max_staleness_ms * 1000,
+                                   .fresh = question->fresh,
                                    .deadline_ms = left_ms > 0 ? left_ms : 0,
                                    .statement = STATEMENT_AVAILABILITY,
                                    .params = params};
@@ -67,7 +68,7 @@ static int64_t number(const PGresult *rows, int column)
 static void on_row(void *arg, const struct call_reply *reply)
 {
     struct question *question = arg;
-    bool from_replica = reply->route->staleness_us != 0;
+    bool from_replica = !reply->from_primary;
     if (reply->error != SG_OK) {
         give(question, reply->route, reply->error, NULL);
         return;
@@ -115,20 +116,23 @@ static void on_counts(void *arg, const struct event_counts *counts, size_t count
 
 enum sg_error availability_start(const struct router_config *config, struct calls *calls,
                                  struct counters *counters, const struct route *route,
-                                 int64_t event_id, router_availability_fn *fn, void *arg)
+                                 int64_t event_id, const struct read_wish *wish,
+                                 router_availability_fn *fn, void *arg)
 {
+    const struct settings *settings = config->settings;
     struct question *question = malloc(sizeof(*question));
     if (!question)
         return SG_NO_MEMORY;
-    *question = (struct question){.config = config,
-                                  .calls = calls,
-                                  .route = *route,
-                                  .event_id = event_id,
-                                  .deadline_us =
-                                      clock_mono_us() + config->settings->reads.deadline_ms * 1000,
-                                  .fn = fn,
-                                  .arg = arg};
-    if (counters &&
+    *question = (struct question){
+        .config = config,
+        .calls = calls,
+        .route = *route,
+        .event_id = event_id,
+        .fresh = freshness_of(wish, route->shard, settings->reads.max_staleness_ms * 1000),
+        .deadline_us = clock_mono_us() + settings->reads.deadline_ms * 1000,
+        .fn = fn,
+        .arg = arg};
+    if (counters && !freshness_is_asked(&question->fresh) &&
         counters_events(counters, route->shard, &event_id, 1, on_counts, question) == SG_OK)
         return SG_OK;
     enum sg_error error = ask(question, CALL_READ);

@@ -20,6 +20,7 @@
 #include "base/clock.h"
 #include "base/settings.h"
 #include "router/params.h"
+#include "router/topology.h"
 
 struct list;
 
@@ -29,6 +30,8 @@ struct list_shard {
     struct event_info *events; /* with names in one block behind them */
     size_t count;
     size_t next; /* during the merge */
+    struct freshness fresh;
+    struct route route; /* who answered */
     bool counted_by_redis;
     bool missing;
 };
@@ -114,12 +117,17 @@ static void finish(struct list *list)
 {
     struct event_info *events = calloc(list->limit, sizeof(*events));
     const char **missing = calloc(list->shard_count, sizeof(*missing));
-    struct event_page page = {
-        .events = events, .missing_shards = missing, .map_version = list->map_version};
-    enum sg_error error = events && missing ? SG_OK : SG_NO_MEMORY;
+    struct route *sources = calloc(list->shard_count, sizeof(*sources));
+    struct event_page page = {.events = events,
+                              .missing_shards = missing,
+                              .sources = sources,
+                              .map_version = list->map_version};
+    enum sg_error error = events && missing && sources ? SG_OK : SG_NO_MEMORY;
     for (size_t i = 0; error == SG_OK && i < list->shard_count; i++) {
         if (list->shards[i].missing)
             missing[page.missing_count++] = list->shards[i].name;
+        else
+            sources[page.source_count++] = list->shards[i].route;
     }
     if (error == SG_OK && page.missing_count == list->shard_count)
         error = SG_SHARD_UNAVAILABLE;
@@ -130,6 +138,7 @@ static void finish(struct list *list)
     list->fn(list->arg, error, &page);
     free(events);
     free(missing);
+    free(sources);
     list_free(list);
 }
 
@@ -164,6 +173,7 @@ static void on_counts(void *arg, const struct event_counts *counts, size_t count
         }
         event->available = counts[i].available;
     }
+    shard->route.staleness_us = STALENESS_UNKNOWN; /* as Redis' age is not known */
     settle(shard, false);
 }
 
@@ -184,6 +194,7 @@ static bool ask_redis(struct list_shard *shard)
 static void on_shard(void *arg, const struct call_reply *reply)
 {
     struct list_shard *shard = arg;
+    shard->route = *reply->route;
     if (reply->error != SG_OK || !keep_rows(shard, reply->result))
         settle(shard, true);
     else if (!shard->counted_by_redis || shard->count == 0)
@@ -195,7 +206,6 @@ static void on_shard(void *arg, const struct call_reply *reply)
 static enum sg_error ask(struct list_shard *shard)
 {
     const struct list *list = shard->list;
-    const struct settings *settings = list->config->settings;
     struct params *params = malloc(sizeof(*params));
     if (!params)
         return SG_NO_MEMORY;
@@ -204,7 +214,7 @@ static enum sg_error ask(struct list_shard *shard)
     params_i64(params, (int64_t)list->limit + 1);
     int64_t left_ms = (list->deadline_us - clock_mono_us()) / 1000;
     struct call_request request = {.target = CALL_READ,
-                                   .max_staleness_us = settings->reads.max_staleness_ms * 1000,
+                                   .fresh = shard->fresh,
                                    .deadline_ms = left_ms > 0 ? left_ms : 0,
                                    .statement = shard->counted_by_redis ? STATEMENT_EVENTS_PLAIN
                                                                         : STATEMENT_EVENTS,
@@ -216,7 +226,8 @@ static enum sg_error ask(struct list_shard *shard)
 
 enum sg_error event_list_start(const struct router_config *config, struct calls *calls,
                                struct counters *counters, const struct shardmap *map,
-                               int64_t after_id, size_t limit, router_events_fn *fn, void *arg)
+                               int64_t after_id, size_t limit, const struct read_wish *wish,
+                               router_events_fn *fn, void *arg)
 {
     size_t count = shardmap_shard_count(map);
     struct list *list = calloc(1, sizeof(*list) + count * sizeof(list->shards[0]));
@@ -237,8 +248,11 @@ enum sg_error event_list_start(const struct router_config *config, struct calls 
         struct list_shard *shard = &list->shards[i];
         shard->list = list;
         snprintf(shard->name, sizeof(shard->name), "%s", shardmap_shard(map, (int)i)->name);
+        shard->fresh =
+            freshness_of(wish, shard->name, config->settings->reads.max_staleness_ms * 1000);
         int64_t generation;
-        shard->counted_by_redis = counters && counters_live(counters, shard->name, &generation);
+        shard->counted_by_redis = counters && !freshness_is_asked(&shard->fresh) &&
+                                  counters_live(counters, shard->name, &generation);
         enum sg_error refused = ask(shard);
         if (refused == SG_OK)
             list->waiting++;

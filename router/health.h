@@ -3,19 +3,26 @@
  *
  *   every health.interval_ms ─> probe (router/probe.h) over one connection a node
  *   answer ─> health_step (pure) ─> struct topology ── publish ──> workers
+ *                               └─> attest_due (pure) ─> attester ─> the new primary
  *   suspicion from a worker ─> probe at once
  *
  * Runs on the control thread. Owns a connection of its own to every node, the nodes' states and
- * the shards' LSN histories; hides reconnecting. A node that does not answer delays nobody: every
- * connect and every probe has a deadline (health.timeout_ms), and each node keeps its own time.
- * A failing node is asked again after a jittered pause that doubles up to a second.
+ * what is remembered of the shards; hides reconnecting. A node that does not answer delays nobody:
+ * every connect and every probe has a deadline (health.timeout_ms), and each node keeps its own
+ * time. A failing node is asked again after a jittered pause that doubles up to a second. The nodes
+ * of a shard that cannot be written to are asked every health.urgent_ms, a failing one each 50 ms
+ * at the latest; never a second time while a question is under way.
  *
  * A new topology is published when something changed, and after each round of probes.
+ *
+ * With `attest` set, health also attests new primaries (router/attest.h): the one thing it writes.
  *
  * SPDX-License-Identifier: MIT
  */
 #ifndef SG_ROUTER_HEALTH_H
 #define SG_ROUTER_HEALTH_H
+
+#include <stdbool.h>
 
 struct event_base;
 struct health;
@@ -34,6 +41,7 @@ struct health_config {
     struct snapshot_reader *publisher; /* of the control thread */
     const struct snapshot_slot *maps;  /* struct shardmap */
     struct snapshot_slot *topologies;  /* struct topology; health is its only publisher */
+    bool attest;                       /* attest new primaries; else only look on */
     /* A topology was published in which a node's role, health, epoch or fence changed; may be
      * NULL. From the loop, never from inside a call but health_sync_map. */
     void (*on_change)(void *arg);

@@ -43,15 +43,34 @@ static int32_t believed_timeline(const struct health_state *state,
     return answer->timeline;
 }
 
+/* What shard_meta says of the epoch and of the fence. */
+static void note_attestation(struct health_state *state, const struct health_answer *answer)
+{
+    struct topology_node *node = &state->node;
+    const char *fence_id = answer->migrated ? answer->fence_id : "";
+    node->epoch = answer->migrated ? answer->epoch : 0;
+    node->fenced = answer->migrated && answer->fenced;
+    state->epoch_timeline = answer->migrated ? answer->epoch_timeline : EPOCH_ON_ANY;
+    node->attested = node->role == NODE_PRIMARY && (state->epoch_timeline == EPOCH_ON_ANY ||
+                                                    state->epoch_timeline == node->timeline);
+    if (node->role != NODE_PRIMARY || node->attested || !node->fenced)
+        state->waiting_since_us = 0;
+    else if (!state->waiting_since_us || strcmp(state->fence_id, fence_id) != 0)
+        state->waiting_since_us = answer->asked_us;
+    snprintf(state->fence_id, sizeof(state->fence_id), "%s", fence_id);
+}
+
 static void note_success(struct health_state *state, const struct health_answer *answer,
                          const struct health_limits *limits)
 {
     struct topology_node *node = &state->node;
+    if (answer->timeline != node->timeline)
+        state->waiting_since_us = 0;
     node->timeline = believed_timeline(state, answer);
     node->role = answer->role;
     node->lsn = answer->lsn;
-    node->epoch = answer->migrated ? answer->epoch : 0;
-    node->fenced = answer->migrated && answer->fenced;
+    node->received_lsn = answer->role == NODE_REPLICA ? answer->received_lsn : 0;
+    note_attestation(state, answer);
     node->event_count = answer->event_count;
     if (answer->system_identifier)
         node->system_identifier = answer->system_identifier;
@@ -86,7 +105,7 @@ bool health_changed(const struct health_state *before, const struct health_state
     const struct topology_node *a = &before->node;
     const struct topology_node *b = &after->node;
     return a->up != b->up || a->role != b->role || a->timeline != b->timeline ||
-           a->epoch != b->epoch || a->fenced != b->fenced ||
+           a->epoch != b->epoch || a->fenced != b->fenced || a->attested != b->attested ||
            a->system_identifier != b->system_identifier ||
            strcmp(before->claimed_shard, after->claimed_shard) != 0 ||
            strcmp(before->misplaced, after->misplaced) != 0;
@@ -153,36 +172,71 @@ void health_identify(struct health_state *states, size_t count)
         judge_identity(states, count, &states[i]);
 }
 
-void health_sample(struct health_shard *shard, const struct health_state *states, size_t count)
+static void sample_primary(struct health_shard *shard, const struct health_state *state)
 {
+    const struct topology_node *node = &state->node;
+    if (shard->system_identifier != node->system_identifier) {
+        /* Another cluster stands in its place: LSNs and timelines begin anew. */
+        memset(&shard->history, 0, sizeof(shard->history));
+        shard->system_identifier = node->system_identifier;
+    }
+    staleness_sample(&shard->history, node->timeline, node->lsn, state->asked_us);
+}
+
+void health_learn(struct health_shard *shard, const struct health_state *states, size_t count)
+{
+    attest_remember(&shard->memory, states, count);
     for (size_t i = 0; i < count; i++) {
         const struct topology_node *node = &states[i].node;
-        if (!node->up || node->role != NODE_PRIMARY || states[i].misplaced[0])
-            continue;
-        if (shard->system_identifier != node->system_identifier) {
-            /* Another cluster stands in its place: LSNs and timelines begin anew. */
-            memset(&shard->history, 0, sizeof(shard->history));
-            shard->system_identifier = node->system_identifier;
-        }
-        staleness_sample(&shard->history, node->timeline, node->lsn, states[i].asked_us);
+        if (node->up && node->role == NODE_PRIMARY && !states[i].misplaced[0] &&
+            attest_refusal(&shard->memory, states, count, &states[i]) == NODE_NOT_REFUSED)
+            sample_primary(shard, &states[i]);
     }
 }
 
-void health_publishable(const struct health_state *state, const struct staleness_history *history,
-                        int64_t now_us, struct topology_node *ret_node)
+void health_rotate(struct health_state *state, const struct health_shard *shard, bool answered,
+                   const struct health_limits *limits, int64_t now_us)
 {
-    *ret_node = state->node;
-    ret_node->sampled_us = now_us;
-    if (state->misplaced[0]) {
-        /* What it says of itself belongs to another shard's story. */
-        ret_node->up = false;
-        ret_node->role = NODE_UNKNOWN;
-        ret_node->timeline = 0;
-        ret_node->staleness_us = STALENESS_UNKNOWN;
-        snprintf(ret_node->last_error, sizeof(ret_node->last_error), "%s", state->misplaced);
-    } else if (ret_node->role == NODE_PRIMARY) {
-        ret_node->staleness_us = 0;
-    } else if (ret_node->role == NODE_REPLICA) {
-        ret_node->staleness_us = staleness_of(history, ret_node->timeline, ret_node->lsn, now_us);
+    const struct topology_node *node = &state->node;
+    if (!state->judged)
+        return;
+    if (!node->up || node->role != NODE_REPLICA || state->misplaced[0])
+        rotation_leave(&state->rotation);
+    else if (answered)
+        rotation_sample(&state->rotation,
+                        staleness_of(&shard->history, node->timeline, node->lsn, now_us),
+                        &limits->rotation, now_us);
+}
+
+/* What a misplaced node says of itself belongs to another shard's story. */
+static void hide_misplaced(const struct health_state *state, struct topology_node *node)
+{
+    node->up = false;
+    node->role = NODE_UNKNOWN;
+    node->attested = false;
+    node->timeline = 0;
+    node->staleness_us = STALENESS_UNKNOWN;
+    snprintf(node->last_error, sizeof(node->last_error), "%s", state->misplaced);
+}
+
+void health_show(const struct health_shard *shard, const struct health_state *states, size_t count,
+                 const struct health_limits *limits, int64_t now_us,
+                 struct topology_node *ret_nodes)
+{
+    for (size_t i = 0; i < count; i++) {
+        const struct health_state *state = &states[i];
+        struct topology_node *node = &ret_nodes[i];
+        *node = state->node;
+        node->sampled_us = now_us;
+        node->weight = rotation_weight(&state->rotation, &limits->rotation, now_us);
+        if (state->misplaced[0]) {
+            hide_misplaced(state, node);
+        } else if (node->role == NODE_PRIMARY) {
+            node->staleness_us = 0;
+            node->refused = attest_refusal(&shard->memory, states, count, state);
+        } else if (node->role == NODE_REPLICA) {
+            node->staleness_us = staleness_of(&shard->history, node->timeline, node->lsn, now_us);
+            node->in_rotation = node->up && state->rotation.in;
+        }
     }
 }

@@ -19,58 +19,17 @@
 #include "base/log.h"
 #include "base/metrics.h"
 #include "base/settings.h"
-#include "base/snapshot.h"
 #include "router/batch.h"
 #include "router/lane_batch.h"
+#include "router/lane_internal.h"
 #include "router/pgconn.h"
-#include "router/topology.h"
 #include "router/txn.h"
 
 #define BUSY_TICK_US 20000
 #define IDLE_TICK_US 100000
-#define SLOTS_MAX 128
-
-struct lane_queue {
-    struct booking_op_list ops;
-    size_t count;
-};
-
-struct lane_slot {
-    struct lane *lane;
-    struct lane_queue *queue; /* its own (batched) or the lane's one */
-    struct pgconn *conn;      /* NULL while the shard has no primary */
-    struct txn *txn;          /* NULL with the strategy batched */
-    struct booking_op_list in_flight;
-    size_t in_flight_count;
-    bool paused;       /* until the next tick */
-    size_t answered;   /* of the last batch */
-    size_t population; /* answered and waiting when the slot became free */
-    int64_t idle_since_us;
-    struct event *gather; /* a busy lane lets a batch gather until it fires */
-    size_t limit;         /* of the next batch */
-    size_t limit_left;    /* bookings to go before the limit is lifted again */
-};
-
-struct lane {
-    const struct router_config *config;
-    char shard[SHARDMAP_NAME_MAX + 1];
-    char node[SHARDMAP_NAME_MAX + 1]; /* the primary that the slots connect to; "" for none */
-    uint64_t dsn_hash;                /* of where they connect to */
-    int64_t epoch;
-    uint64_t topology_serial;
-    uint64_t map_serial;
-    struct booking_op_list all; /* not yet answered */
-    size_t count;               /* not yet freed */
-    struct lane_queue queues[SLOTS_MAX];
-    struct lane_slot slots[SLOTS_MAX];
-    size_t slot_count;
-    struct event *tick;
-    struct event *flush; /* runs behind the events of this turn of the loop: what they brought goes
-                            together */
-    bool flush_scheduled;
-    bool closing;
-    struct metrics_series *waiting_gauge;
-};
+/* A primary that has refused and of which nothing new is heard is tried again: after so long, or at
+ * the next tick if it is a standby that it lacks, of which no topology tells. */
+#define REFUSED_US 200000
 
 /* --- slots ------------------------------------------------------------------------------------ */
 
@@ -84,7 +43,7 @@ static void unplace(struct booking_op *op, struct booking_op_list *list)
     TAILQ_REMOVE(list, op, place);
 }
 
-static void schedule_flush(struct lane *lane)
+void lane_schedule_flush(struct lane *lane)
 {
     if (lane->flush_scheduled || lane->closing)
         return;
@@ -105,11 +64,14 @@ static void take(struct lane_slot *slot, size_t count)
     slot->in_flight_count = count;
 }
 
+/* What could not be sent. A part of it, or all, may have gone out before that was known. */
 static void give_back(struct lane_slot *slot)
 {
     struct booking_op *op;
-    while ((op = TAILQ_LAST(&slot->in_flight, booking_op_list)))
+    while ((op = TAILQ_LAST(&slot->in_flight, booking_op_list))) {
+        op->asked = true;
         lane_again(slot, op);
+    }
 }
 
 static bool start_batch(struct lane_slot *slot)
@@ -163,7 +125,8 @@ static bool gather(struct lane_slot *slot)
 
 static void start(struct lane_slot *slot)
 {
-    if (!slot_is_free(slot) || slot->queue->count == 0 || slot->lane->closing)
+    if (slot->lane->state != LANE_OPEN || !slot_is_free(slot) || slot->queue->count == 0 ||
+        slot->lane->closing)
         return;
     if (!slot->txn && gather(slot))
         return;
@@ -198,111 +161,14 @@ static void on_flush(evutil_socket_t fd, short what, void *arg)
         start(&lane->slots[i]);
 }
 
-static void on_conn_ready(void *arg)
-{
-    struct lane_slot *slot = arg;
-    schedule_flush(slot->lane);
-}
-
-static void on_conn_lost(void *arg, const char *reason)
-{
-    struct lane_slot *slot = arg;
-    struct lane *lane = slot->lane;
-    (void)reason;
-    if (lane->config->on_suspect && lane->node[0])
-        lane->config->on_suspect(lane->config->on_suspect_arg, lane->node);
-}
-
-/* --- following the primary -------------------------------------------------------------------- */
-
-static void disconnect(struct lane *lane)
-{
-    for (size_t i = 0; i < lane->slot_count; i++) {
-        pgconn_free(lane->slots[i].conn);
-        lane->slots[i].conn = NULL;
-    }
-    lane->node[0] = '\0';
-}
-
-static uint64_t dsn_hash(const struct shardmap_node *node)
-{
-    return hash_bytes(HASH_START, node->dsn, strlen(node->dsn));
-}
-
-static void connect_to(struct lane *lane, const struct shardmap_node *node)
-{
-    snprintf(lane->node, sizeof(lane->node), "%s", node->name);
-    lane->dsn_hash = dsn_hash(node);
-    for (size_t i = 0; i < lane->slot_count; i++) {
-        struct lane_slot *slot = &lane->slots[i];
-        slot->conn = pgconn_new(&(struct pgconn_config){.base = lane->config->base,
-                                                        .reap = lane->config->reap,
-                                                        .metrics = lane->config->metrics,
-                                                        .settings = lane->config->settings,
-                                                        .shard = lane->shard,
-                                                        .node = lane->node,
-                                                        .dsn = node->dsn,
-                                                        .use = PGCONN_WRITE,
-                                                        .on_ready = on_conn_ready,
-                                                        .on_lost = on_conn_lost,
-                                                        .arg = slot});
-    }
-}
-
-static const struct shardmap_node *find_node(const struct shardmap *map, const char *shard_name,
-                                             const char *node)
-{
-    int index = shardmap_shard_by_name(map, shard_name);
-    if (index < 0)
-        return NULL;
-    const struct shardmap_shard *shard = shardmap_shard(map, index);
-    for (size_t i = 0; i < shard->node_count; i++) {
-        if (strcmp(shard->nodes[i].name, node) == 0)
-            return &shard->nodes[i];
-    }
-    return NULL;
-}
-
-/* Connects to the primary that the topology names. While it names none, the connections to the last
- * one stay (they come back by themselves if it does), unless it says that it is a replica now. A
- * node that the map has elsewhere now is connected to anew. */
-static void follow(struct lane *lane)
-{
-    const struct router_config *config = lane->config;
-    uint64_t serial = snapshot_serial(config->topologies);
-    uint64_t map_serial = snapshot_serial(config->maps);
-    if (serial == lane->topology_serial && map_serial == lane->map_serial)
-        return;
-    lane->topology_serial = serial;
-    lane->map_serial = map_serial;
-    snapshot_begin(config->reader);
-    const struct topology *topology = snapshot_get(config->topologies);
-    const struct shardmap *map = snapshot_get(config->maps);
-    const struct topology_node *primary = topology ? route_write(topology, lane->shard) : NULL;
-    const struct topology_node *current =
-        topology && lane->node[0] ? topology_find(topology, lane->node) : NULL;
-    const struct shardmap_node *mapped =
-        map && lane->node[0] ? find_node(map, lane->shard, lane->node) : NULL;
-    bool demoted = current && current->up && current->role == NODE_REPLICA;
-    bool moved = mapped && dsn_hash(mapped) != lane->dsn_hash;
-    if (lane->node[0] && (demoted || moved || (primary && strcmp(primary->name, lane->node) != 0)))
-        disconnect(lane);
-    if (primary) {
-        lane->epoch = primary->epoch;
-        const struct shardmap_node *node =
-            map && !lane->node[0] ? find_node(map, lane->shard, primary->name) : NULL;
-        if (node)
-            connect_to(lane, node);
-    }
-    snapshot_end(config->reader);
-}
-
 /* --- answers and deadlines -------------------------------------------------------------------- */
 
 static void op_free(struct lane *lane, struct booking_op *op)
 {
     lane->count--;
+    lane->bytes -= op->size;
     metrics_add(lane->waiting_gauge, -1);
+    metrics_add(lane->bytes_gauge, -(int64_t)op->size);
     free(op);
 }
 
@@ -310,7 +176,7 @@ static void answer(struct lane *lane, struct booking_op *op, struct book_result 
 {
     struct route *route = &result->route;
     memcpy(route->shard, lane->shard, sizeof(route->shard)); /* arrays of one size */
-    memcpy(route->node, lane->node, sizeof(route->node));
+    memcpy(route->node, lane->place.node, sizeof(route->node));
     route->map_version = op->map_version;
     route->staleness_us = 0;
     op->answered = true;
@@ -322,6 +188,10 @@ static enum sg_error missed(const struct lane *lane, const struct booking_op *op
 {
     if (op->asked || op->in_flight)
         return SG_OUTCOME_UNKNOWN;
+    if (lane->state == LANE_REFUSED)
+        return lane->refusal;
+    if (lane->state == LANE_CLOSED)
+        return SG_SHARD_UNAVAILABLE;
     for (size_t i = 0; i < lane->slot_count; i++) {
         if (lane->slots[i].conn && pgconn_is_ready(lane->slots[i].conn))
             return SG_DEADLINE;
@@ -365,8 +235,12 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
     struct lane *lane = arg;
     (void)fd;
     (void)what;
-    follow(lane);
-    expire(lane, clock_mono_us());
+    int64_t now_us = clock_mono_us();
+    lane_follow(lane);
+    expire(lane, now_us);
+    if (lane->state == LANE_REFUSED &&
+        (lane->refusal == SG_NOT_SYNCHRONOUS || now_us - lane->refused_us >= REFUSED_US))
+        lane_set_state(lane, LANE_OPEN);
     for (size_t i = 0; i < lane->slot_count; i++) {
         lane->slots[i].paused = false;
         start(&lane->slots[i]);
@@ -389,6 +263,11 @@ struct lane *lane_slot_lane(struct lane_slot *slot)
 int64_t lane_slot_epoch(const struct lane_slot *slot)
 {
     return slot->lane->epoch;
+}
+
+enum shardmap_durability lane_slot_durability(const struct lane_slot *slot)
+{
+    return slot->lane->place.durability;
 }
 
 const struct router_config *lane_config(const struct lane *lane)
@@ -438,14 +317,33 @@ void lane_slot_idle(struct lane_slot *slot, bool pause)
     slot->idle_since_us = clock_mono_us();
     slot->population = slot->answered + slot->queue->count;
     if (!pause && slot->queue->count)
-        schedule_flush(slot->lane);
+        lane_schedule_flush(slot->lane);
+}
+
+void lane_refused(struct lane_slot *slot, enum sg_error refusal)
+{
+    struct lane *lane = slot->lane;
+    lane->refusal = refusal;
+    lane->refused_us = clock_mono_us();
+    if (lane->state == LANE_OPEN)
+        lane_set_state(lane, LANE_REFUSED);
+    lane_suspect(lane);
+}
+
+void lane_acknowledged(struct lane_slot *slot, const struct read_token *token, int64_t bookings)
+{
+    struct lane *lane = slot->lane;
+    if (lane->place.durability == SHARDMAP_SYNC || bookings == 0)
+        return;
+    if (token->lsn)
+        lane_follow_timeline(lane, token->timeline);
+    at_risk_add(&lane->risk, token->lsn, bookings);
+    metrics_add(lane->risk_gauge, bookings);
 }
 
 void lane_slot_suspect(struct lane_slot *slot, const char *reason)
 {
-    struct lane *lane = slot->lane;
-    if (lane->config->on_suspect && lane->node[0])
-        lane->config->on_suspect(lane->config->on_suspect_arg, lane->node);
+    lane_suspect(slot->lane);
     if (slot->conn)
         pgconn_reset(slot->conn, reason);
 }
@@ -469,7 +367,8 @@ bool lane_outcome(const char *outcome, enum sg_error *ret_error)
                     {"unknown_event", SG_UNKNOWN_EVENT},
                     {"key_reused", SG_KEY_REUSED},
                     {"fenced", SG_FENCED},
-                    {"stale_epoch", SG_STALE_EPOCH}};
+                    {"stale_epoch", SG_STALE_EPOCH},
+                    {"not_synchronous", SG_NOT_SYNCHRONOUS}};
     for (size_t i = 0; i < sizeof(outcomes) / sizeof(outcomes[0]); i++) {
         if (strcmp(outcome, outcomes[i].outcome) == 0) {
             *ret_error = outcomes[i].error;
@@ -486,7 +385,7 @@ static size_t slots_wanted(const struct settings *settings)
     int64_t connections = settings->booking.connections;
     if (connections == 0)
         connections = settings->booking.strategy == STRATEGY_BATCHED ? 1 : 16;
-    return connections > SLOTS_MAX ? SLOTS_MAX : (size_t)connections;
+    return connections > LANE_SLOTS_MAX ? LANE_SLOTS_MAX : (size_t)connections;
 }
 
 struct lane *lane_new(const struct router_config *config, const char *shard)
@@ -500,6 +399,10 @@ struct lane *lane_new(const struct router_config *config, const char *shard)
     snprintf(lane->shard, sizeof(lane->shard), "%s", shard);
     lane->waiting_gauge =
         metrics_series(config->metrics, METRIC_LANE_WAITING, (const char *[]){lane->shard});
+    lane->bytes_gauge =
+        metrics_series(config->metrics, METRIC_LANE_BYTES, (const char *[]){lane->shard});
+    lane->risk_gauge =
+        metrics_series(config->metrics, METRIC_AT_RISK, (const char *[]){lane->shard});
     lane->tick = evtimer_new(config->base, on_tick, lane);
     lane->flush = event_new(config->base, -1, 0, on_flush, lane);
     size_t wanted = slots_wanted(config->settings);
@@ -521,7 +424,7 @@ struct lane *lane_new(const struct router_config *config, const char *shard)
         lane_free(lane);
         return NULL;
     }
-    follow(lane);
+    lane_follow(lane);
     set_tick(lane);
     return lane;
 }
@@ -531,7 +434,7 @@ void lane_free(struct lane *lane)
     if (!lane)
         return;
     lane->closing = true;
-    disconnect(lane); /* everything in flight comes back into the queues, asked */
+    lane_disconnect(lane); /* everything in flight comes back into the queues, asked */
     expire(lane, 0);
     for (size_t i = 0; i < lane->slot_count; i++) {
         txn_free(lane->slots[i].txn);
@@ -543,6 +446,7 @@ void lane_free(struct lane *lane)
     if (lane->flush)
         event_free(lane->flush);
     assert(lane->count == 0);
+    metrics_add(lane->risk_gauge, -at_risk_count(&lane->risk));
     free(lane);
 }
 
@@ -554,6 +458,12 @@ const char *lane_shard(const struct lane *lane)
 size_t lane_in_flight(const struct lane *lane)
 {
     return lane->count;
+}
+
+void lane_sync(struct lane *lane)
+{
+    lane_follow(lane);
+    lane_schedule_flush(lane);
 }
 
 /* What makes two requests with one key the same request. */
@@ -591,7 +501,8 @@ static struct booking_op *op_new(const struct book_request *request)
     *op = (struct booking_op){.event_id = request->event_id,
                               .booking_id = uuid_v7(clock_wall_us()),
                               .request_hash = request_hash(request),
-                              .seat_count = request->seat_count};
+                              .seat_count = request->seat_count,
+                              .size = sizeof(*op) + seats_size + text_size};
     memcpy(op->seats, request->seats, seats_size);
     char *at = (char *)op->seats + seats_size;
     op->user_id = append(&at, request->user_id);
@@ -604,7 +515,8 @@ enum sg_error lane_book(struct lane *lane, const struct book_request *request, i
                         router_book_fn *fn, void *arg)
 {
     const struct settings *settings = lane->config->settings;
-    if (lane->count >= (size_t)settings->booking.queue_max)
+    if (lane->count >= (size_t)settings->booking.queue_max ||
+        lane->bytes >= (size_t)settings->booking.queue_bytes)
         return SG_OVERLOADED;
     struct booking_op *op = op_new(request);
     if (!op)
@@ -614,11 +526,13 @@ enum sg_error lane_book(struct lane *lane, const struct book_request *request, i
     op->arg = arg;
     op->deadline_us = clock_mono_us() + settings->booking.deadline_ms * 1000;
     lane->count++;
+    lane->bytes += op->size;
     metrics_add(lane->waiting_gauge, 1);
+    metrics_add(lane->bytes_gauge, (int64_t)op->size);
     TAILQ_INSERT_TAIL(&lane->all, op, all);
     struct lane_queue *queue = queue_of(lane, op->event_id);
     TAILQ_INSERT_TAIL(&queue->ops, op, place);
     queue->count++;
-    schedule_flush(lane);
+    lane_schedule_flush(lane);
     return SG_OK;
 }

@@ -12,7 +12,8 @@
  *
  * A booking lives here from acceptance to answer: it waits while the shard has no primary, is asked
  * again under its own booking_id after a lost connection (the database then tells what had become
- * of it), and is answered at its deadline at the latest. Bounds: booking.queue_max, deadline_ms.
+ * of it), and is answered at its deadline at the latest. Bounds: booking.queue_max,
+ * queue_bytes, deadline_ms.
  *
  * SPDX-License-Identifier: MIT
  */
@@ -41,7 +42,8 @@ struct booking_op {
     char *idempotency_key; /* NULL for none */
     char *request_id;
     size_t seat_count;
-    bool asked; /* was in flight when its connection went: look for its booking first */
+    size_t size; /* of all of it, in bytes */
+    bool asked;  /* was in flight when its connection went: look for its booking first */
     bool in_flight;
     bool answered;  /* at its deadline, in flight; freed when it comes back */
     unsigned tries; /* lost races, for the strategies that count them */
@@ -57,6 +59,8 @@ void lane_free(struct lane *lane);
 const char *lane_shard(const struct lane *lane);
 /* Bookings accepted and not yet answered. */
 size_t lane_in_flight(const struct lane *lane);
+/* The topology or the map changed: follows it at once. */
+void lane_sync(struct lane *lane);
 
 /* SG_OK: exactly one callback, later. Refuses: SG_OVERLOADED, SG_NO_MEMORY. */
 enum sg_error lane_book(struct lane *lane, const struct book_request *request, int64_t map_version,
@@ -81,8 +85,15 @@ void lane_finish(struct lane_slot *slot, struct booking_op *op, struct book_resu
 /* Back to the head of the slot's queue, in the order of calls reversed: last one first. */
 void lane_again(struct lane_slot *slot, struct booking_op *op);
 /* Nothing is in flight on the slot any more: it may take the next. `pause`: not before the next
- * tick, because the shard does not take writes just now. */
+ * tick, because the same would happen again. */
 void lane_slot_idle(struct lane_slot *slot, bool pause);
+/* The primary takes no writes of ours now, none of them: SG_FENCED, SG_STALE_EPOCH or
+ * SG_NOT_SYNCHRONOUS. All wait until something has changed. */
+void lane_refused(struct lane_slot *slot, enum sg_error refusal);
+/* So many bookings were acknowledged; `token` is at or past all of them. */
+void lane_acknowledged(struct lane_slot *slot, const struct read_token *token, int64_t bookings);
+/* What the slot's COMMITs are to promise. */
+enum shardmap_durability lane_slot_durability(const struct lane_slot *slot);
 /* The node is not what it was: tells health, and gives the connection up. */
 void lane_slot_suspect(struct lane_slot *slot, const char *reason);
 /* A batch of that size failed as a whole: the next ones are half as large until all of it is

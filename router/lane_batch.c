@@ -6,6 +6,11 @@
  * that commit: the token of the batch's bookings. All leaves in one write and comes back in one: a
  * Sync of its own for the question would cost a lone booking another turn of both processes.
  *
+ * The same answer says whether the COMMIT has waited for a standby. On a connection with durability
+ * sync a booking is acknowledged only if it has, surely: if the server says that it waits for none,
+ * or that the wait was cut short, or that answer got lost, the booking is asked for again, and what
+ * it is told then comes behind a COMMIT of its own.
+ *
  * SPDX-License-Identifier: MIT
  */
 #include "router/lane_batch.h"
@@ -17,10 +22,10 @@
 #include "base/log.h"
 #include "base/metrics.h"
 #include "router/batch.h"
+#include "router/commit.h"
 #include "router/lane.h"
 #include "router/params.h"
 #include "router/pgconn.h"
-#include "router/token.h"
 
 static void encode_requests(struct params *params, struct booking_op_list *ops, const bool *rivals,
                             int32_t count)
@@ -105,23 +110,14 @@ size_t lane_conflicts(const char *text, const struct seat *seats, size_t seat_co
     return count;
 }
 
-/* What the statement behind the batch says of the WAL; no token if that got lost. */
-static struct read_token read_wal(const struct lane *lane, const PGresult *behind)
-{
-    struct read_token token = {.lsn = 0};
-    if (behind && PQntuples(behind) == 1 && PQnfields(behind) == 2)
-        (void)token_from_wal(lane_shard(lane), PQgetvalue(behind, 0, 0), PQgetvalue(behind, 0, 1),
-                             &token);
-    return token;
-}
-
 static void finish(struct lane_slot *slot, struct booking_op *op, const PGresult *rows, int row,
-                   const struct read_token *token, enum sg_error error)
+                   const struct commit *commit, enum sg_error error)
 {
     struct seat conflicts[ROUTER_SEATS_MAX];
     struct book_result result = {.error = error};
     if (error == SG_OK) {
-        result.token = *token;
+        result.token = commit->token;
+        result.durability = commit->durability;
         result.created_at_us = strtoll(PQgetvalue(rows, row, COL_CREATED_US), NULL, 10);
         if (PQgetisnull(rows, row, COL_BOOKING_ID)) {
             uuid_format(&op->booking_id, result.booking_id);
@@ -156,9 +152,14 @@ static void all_again(struct lane_slot *slot, bool asked)
     }
 }
 
-/* A row for each booking: those that are done are answered in order, the rest goes again. */
-static void on_rows(struct lane_slot *slot, const PGresult *rows, const struct read_token *token)
+/* A row for each booking: those that are done are answered in order, the rest goes again. Those
+ * that are done, but not as durably as was asked for, are asked for again. True if there are such.
+ */
+static bool on_rows(struct lane_slot *slot, const PGresult *rows, const struct commit *commit)
 {
+    bool sure = commit_holds(commit, lane_slot_durability(slot));
+    int64_t acknowledged = 0;
+    bool any_unsure = false;
     struct booking_op *ops[BATCH_MAX];
     struct booking_op *again[BATCH_MAX];
     struct booking_op *op;
@@ -171,17 +172,25 @@ static void on_rows(struct lane_slot *slot, const PGresult *rows, const struct r
         int ord = atoi(PQgetvalue(rows, row, COL_ORD));
         if (ord < 1 || ord > count || !ops[ord - 1])
             continue;
-        if (lane_outcome(PQgetvalue(rows, row, COL_OUTCOME), &error)) {
-            finish(slot, ops[ord - 1], rows, row, token, error);
-            ops[ord - 1] = NULL;
+        if (!lane_outcome(PQgetvalue(rows, row, COL_OUTCOME), &error))
+            continue;
+        if (error == SG_OK && !sure) {
+            ops[ord - 1]->asked = true;
+            any_unsure = true;
+            continue;
         }
+        acknowledged += error == SG_OK;
+        finish(slot, ops[ord - 1], rows, row, commit, error);
+        ops[ord - 1] = NULL;
     }
+    lane_acknowledged(slot, &commit->token, acknowledged);
     for (int i = 0; i < count; i++) {
         if (ops[i])
             again[again_count++] = ops[i];
     }
     while (again_count)
         lane_again(slot, again[--again_count]);
+    return any_unsure;
 }
 
 static bool is_refusal_of_all(const PGresult *rows)
@@ -198,10 +207,11 @@ static void on_error(struct lane_slot *slot, const struct pgreply *reply)
                                 .shard = lane_shard(lane),
                                 .node = pgconn_node(lane_slot_conn(slot))};
     if (pgconn_error_is_passing(reply->sqlstate)) {
+        bool collided = strncmp(reply->sqlstate, "40", 2) == 0;
         all_again(slot, false);
-        if (strncmp(reply->sqlstate, "40", 2) != 0)
+        if (!collided)
             lane_slot_suspect(slot, reply->message);
-        lane_slot_idle(slot, true);
+        lane_slot_idle(slot, collided);
         return;
     }
     size_t count = 0;
@@ -228,7 +238,7 @@ static void on_reply(void *arg, const struct pgreply *reply)
     if (reply->kind == PGREPLY_LOST) {
         count_batch(lane, "lost");
         all_again(slot, true);
-        lane_slot_idle(slot, true);
+        lane_slot_idle(slot, false);
         return;
     }
     const char *labels[] = {lane_shard(lane), pgconn_node(lane_slot_conn(slot))};
@@ -238,14 +248,17 @@ static void on_reply(void *arg, const struct pgreply *reply)
         count_batch(lane, "error");
         on_error(slot, reply);
     } else if (is_refusal_of_all(reply->result)) {
+        enum sg_error refusal = SG_FENCED;
+        (void)lane_outcome(PQgetvalue(reply->result, 0, COL_OUTCOME), &refusal);
         count_batch(lane, PQgetvalue(reply->result, 0, COL_OUTCOME));
         all_again(slot, false);
-        lane_slot_idle(slot, true);
-    } else {
-        count_batch(lane, "ok");
-        struct read_token token = read_wal(lane, reply->behind);
-        on_rows(slot, reply->result, &token);
+        lane_refused(slot, refusal);
         lane_slot_idle(slot, false);
+    } else {
+        struct commit commit = commit_read(lane_shard(lane), reply->behind, reply->wait_cut);
+        bool unsure = on_rows(slot, reply->result, &commit);
+        count_batch(lane, unsure ? "unsure" : "ok");
+        lane_slot_idle(slot, unsure);
     }
 }
 

@@ -14,7 +14,10 @@
 
 #include "base/clock.h"
 #include "base/settings.h"
+#include "router/lane.h"
 #include "router/params.h"
+#include "router/route.h"
+#include "router/token.h"
 #include "router/topology.h"
 
 enum event_column {
@@ -59,7 +62,8 @@ struct lookup {
     struct route route;
     int64_t event_id;
     char booking_id[ROUTER_UUID_LEN + 1]; /* "" for an event */
-    struct event_counts counts;           /* of Redis; `known` false: PostgreSQL is to count */
+    struct freshness fresh;
+    struct event_counts counts; /* of Redis; `known` false: PostgreSQL is to count */
     bool asked_primary;
     int64_t deadline_us;
     router_event_fn *event_fn;
@@ -88,8 +92,7 @@ static enum sg_error ask(struct lookup *lookup, enum call_target target)
     int64_t left_ms = (lookup->deadline_us - clock_mono_us()) / 1000;
     struct call_request request = {.route = lookup->route,
                                    .target = target,
-                                   .max_staleness_us =
-                                       lookup->config->settings->reads.max_staleness_ms * 1000,
+                                   .fresh = lookup->fresh,
                                    .deadline_ms = left_ms > 0 ? left_ms : 0,
                                    .statement = statement_of(lookup),
                                    .params = params};
@@ -118,7 +121,8 @@ enum booking_column {
     BOOKING_USER,
     BOOKING_STATUS,
     BOOKING_SEATS,
-    BOOKING_CREATED_US
+    BOOKING_CREATED_US,
+    BOOKING_SEEN
 };
 
 size_t lookup_seats(const char *text, int32_t cols, struct seat *ret_seats, size_t max)
@@ -153,7 +157,9 @@ static void give_booking(const struct lookup *lookup, const struct call_reply *r
     booking.seat_count =
         lookup_seats(PQgetvalue(rows, 0, BOOKING_SEATS), atoi(PQgetvalue(rows, 0, BOOKING_COLS)),
                      seats, ROUTER_SEATS_MAX);
-    lookup->booking_fn(lookup->arg, reply->route, SG_OK, &booking);
+    struct route route = *reply->route;
+    token_read_lsn(PQgetvalue(rows, 0, BOOKING_SEEN), &route.seen.lsn);
+    lookup->booking_fn(lookup->arg, &route, SG_OK, &booking);
 }
 
 /* The grid that Redis counted is not the event's: PostgreSQL is to count. */
@@ -176,8 +182,7 @@ static void on_lookup(void *arg, const struct call_reply *reply)
             return;
     }
     if (error == SG_OK && PQntuples(reply->result) == 0) {
-        bool from_replica = reply->route->staleness_us != 0;
-        if (from_replica && !lookup->asked_primary) {
+        if (!reply->from_primary && !lookup->asked_primary) {
             lookup->asked_primary = true;
             error = ask(lookup, CALL_PRIMARY);
             if (error == SG_OK)
@@ -212,8 +217,9 @@ static enum sg_error lookup_start(const struct lookup *wanted, struct counters *
         return SG_NO_MEMORY;
     *lookup = *wanted;
     lookup->deadline_us = clock_mono_us() + lookup->config->settings->reads.deadline_ms * 1000;
-    if (counters && counters_events(counters, lookup->route.shard, &lookup->event_id, 1, on_counts,
-                                    lookup) == SG_OK)
+    if (counters && !freshness_is_asked(&lookup->fresh) &&
+        counters_events(counters, lookup->route.shard, &lookup->event_id, 1, on_counts, lookup) ==
+            SG_OK)
         return SG_OK;
     enum sg_error error = ask(lookup, CALL_READ);
     if (error != SG_OK)
@@ -221,14 +227,21 @@ static enum sg_error lookup_start(const struct lookup *wanted, struct counters *
     return error;
 }
 
+static struct freshness fresh_for(const struct router_config *config, const struct route *route,
+                                  const struct read_wish *wish)
+{
+    return freshness_of(wish, route->shard, config->settings->reads.max_staleness_ms * 1000);
+}
+
 enum sg_error lookup_event(const struct router_config *config, struct calls *calls,
                            struct counters *counters, const struct route *route, int64_t event_id,
-                           router_event_fn *fn, void *arg)
+                           const struct read_wish *wish, router_event_fn *fn, void *arg)
 {
     return lookup_start(&(struct lookup){.config = config,
                                          .calls = calls,
                                          .route = *route,
                                          .event_id = event_id,
+                                         .fresh = fresh_for(config, route, wish),
                                          .event_fn = fn,
                                          .arg = arg},
                         counters);
@@ -236,12 +249,13 @@ enum sg_error lookup_event(const struct router_config *config, struct calls *cal
 
 enum sg_error lookup_booking(const struct router_config *config, struct calls *calls,
                              const struct route *route, int64_t event_id, const char *booking_id,
-                             router_booking_fn *fn, void *arg)
+                             const struct read_wish *wish, router_booking_fn *fn, void *arg)
 {
     struct lookup lookup = {.config = config,
                             .calls = calls,
                             .route = *route,
                             .event_id = event_id,
+                            .fresh = fresh_for(config, route, wish),
                             .booking_fn = fn,
                             .arg = arg};
     snprintf(lookup.booking_id, sizeof(lookup.booking_id), "%s", booking_id);
@@ -257,6 +271,16 @@ struct creation {
     char name[ROUTER_NAME_MAX + 1];
 };
 
+/* For the time being. */
+static enum sg_error creation_refusal(const PGresult *result)
+{
+    enum sg_error error;
+    if (!lane_outcome(PQgetvalue(result, 0, 0), &error))
+        return SG_OK;
+    return error == SG_FENCED || error == SG_STALE_EPOCH || error == SG_NOT_SYNCHRONOUS ? error
+                                                                                        : SG_OK;
+}
+
 static void on_created(void *arg, const struct call_reply *reply)
 {
     struct creation *creation = arg;
@@ -267,8 +291,10 @@ static void on_created(void *arg, const struct call_reply *reply)
             creation->event.event_id = strtoll(PQgetvalue(reply->result, 0, 1), NULL, 10);
         else if (strcmp(outcome, "map_full") == 0)
             error = SG_MAP_FULL;
-        else
-            error = strcmp(outcome, "fenced") == 0 ? SG_FENCED : SG_STALE_EPOCH;
+        else if (!lane_outcome(outcome, &error))
+            error = SG_INTERNAL;
+        creation->event.token = reply->commit.token;
+        creation->event.durability = reply->commit.durability;
     }
     creation->fn(creation->arg, reply->route, error, error == SG_OK ? &creation->event : NULL);
     free(creation);
@@ -312,8 +338,7 @@ static void add_free_ids(struct params *params, const struct shardmap *map, int 
 
 enum sg_error event_creation_start(const struct router_config *config, struct calls *calls,
                                    const struct route *route, const struct shardmap *map,
-                                   int64_t epoch, const struct event_new *event,
-                                   router_event_fn *fn, void *arg)
+                                   const struct event_new *event, router_event_fn *fn, void *arg)
 {
     struct creation *creation = calloc(1, sizeof(*creation));
     struct params *params = params_new();
@@ -332,7 +357,7 @@ enum sg_error event_creation_start(const struct router_config *config, struct ca
                                           .cols = event->cols,
                                           .available = (int64_t)event->rows * event->cols};
     snprintf(creation->event.shard, sizeof(creation->event.shard), "%s", route->shard);
-    params_i64(params, epoch);
+    params_i64(params, 0); /* the epoch, filled in when it is sent */
     params_uuid(params, &creation_id);
     params_text(params, creation->name);
     params_i64(params, event->starts_at_us);
@@ -343,7 +368,8 @@ enum sg_error event_creation_start(const struct router_config *config, struct ca
                                    .target = CALL_WRITE,
                                    .deadline_ms = config->settings->booking.deadline_ms,
                                    .statement = STATEMENT_CREATE_EVENT,
-                                   .params = params};
+                                   .params = params,
+                                   .refusal = creation_refusal};
     enum sg_error error = call_start(calls, &request, on_created, creation);
     if (error != SG_OK)
         free(creation);

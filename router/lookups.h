@@ -3,7 +3,8 @@
  * over all shards, the tickets of a user over all shards.
  *
  * With `counters` (NULL: none) the number of free seats comes from Redis where it is known there,
- * and the statement without the count is sent; else PostgreSQL counts.
+ * and the statement without the count is sent; else PostgreSQL counts. It also does where the
+ * reader has set a bound or brought a token: how far Redis is behind is not known.
  *
  * SPDX-License-Identifier: MIT
  */
@@ -17,22 +18,24 @@
 /* `route` has shard and map_version filled in; otherwise as the functions of router.h. */
 enum sg_error lookup_event(const struct router_config *config, struct calls *calls,
                            struct counters *counters, const struct route *route, int64_t event_id,
-                           router_event_fn *fn, void *arg);
+                           const struct read_wish *wish, router_event_fn *fn, void *arg);
 enum sg_error lookup_booking(const struct router_config *config, struct calls *calls,
                              const struct route *route, int64_t event_id, const char *booking_id,
-                             router_booking_fn *fn, void *arg);
-/* `epoch` of the shard's primary; ids are taken from the shard's ranges in `map`. */
+                             const struct read_wish *wish, router_booking_fn *fn, void *arg);
+/* Ids are taken from the shard's ranges in `map`. While the shard has no primary that takes writes
+ * it waits for one. */
 enum sg_error event_creation_start(const struct router_config *config, struct calls *calls,
                                    const struct route *route, const struct shardmap *map,
-                                   int64_t epoch, const struct event_new *event,
-                                   router_event_fn *fn, void *arg);
+                                   const struct event_new *event, router_event_fn *fn, void *arg);
 /* Asks every shard of `map`. */
 enum sg_error event_list_start(const struct router_config *config, struct calls *calls,
                                struct counters *counters, const struct shardmap *map,
-                               int64_t after_id, size_t limit, router_events_fn *fn, void *arg);
+                               int64_t after_id, size_t limit, const struct read_wish *wish,
+                               router_events_fn *fn, void *arg);
 enum sg_error availability_start(const struct router_config *config, struct calls *calls,
                                  struct counters *counters, const struct route *route,
-                                 int64_t event_id, router_availability_fn *fn, void *arg);
+                                 int64_t event_id, const struct read_wish *wish,
+                                 router_availability_fn *fn, void *arg);
 /* Asks those shards of `map` that may hold tickets of the user. */
 enum sg_error tickets_start(const struct router_config *config, struct calls *calls,
                             struct counters *counters, const struct shardmap *map,

@@ -327,7 +327,7 @@ static enum sg_error apply_missing(struct session *session)
     return error;
 }
 
-/* Writes the shard's name into a database that has none. */
+/* Writes the shard's name into a database that has none, which attests the primary that it is. */
 static enum sg_error adopt(struct session *session)
 {
     bool has;
@@ -339,9 +339,10 @@ static enum sg_error adopt(struct session *session)
     if (error || named)
         return error;
     const char *const params[] = {session->shard->name};
-    PGresult *result =
-        query(session, PGRES_COMMAND_OK, "writing shard_meta",
-              "INSERT INTO shard_meta (shard, epoch, fenced) VALUES ($1, 1, false)", 1, params);
+    PGresult *result = query(session, PGRES_COMMAND_OK, "writing shard_meta",
+                             "INSERT INTO shard_meta (shard, epoch, fenced, timeline)"
+                             " VALUES ($1, 1, false, own_timeline())",
+                             1, params);
     PQclear(result);
     return result ? SG_OK : SG_IO;
 }

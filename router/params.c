@@ -55,6 +55,14 @@ void params_i64(struct params *params, int64_t value)
     close_item(params);
 }
 
+void params_replace_i64(struct params *params, int index, int64_t value)
+{
+    uint64_t wire = htobe64((uint64_t)value);
+    assert(index < params->count && params->item[index].len == (int)sizeof(wire));
+    if (!params->data.failed)
+        memcpy(params->data.data + params->item[index].offset, &wire, sizeof(wire));
+}
+
 void params_i32(struct params *params, int32_t value)
 {
     open_item(params);

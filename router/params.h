@@ -46,6 +46,9 @@ void params_bool(struct params *params, bool value);
 void params_text(struct params *params, const char *text); /* NULL: SQL NULL */
 void params_uuid(struct params *params, const struct uuid *uuid);
 
+/* Another value for one that params_i64 has appended. */
+void params_replace_i64(struct params *params, int index, int64_t value);
+
 /* An array parameter: begin, exactly `count` elements, end. */
 void params_array_begin(struct params *params, enum params_oid oid, int32_t count);
 void params_array_i64(struct params *params, int64_t value);

@@ -37,6 +37,7 @@ struct expectation {
     void *arg;
     int64_t sent_us;
     PGresult *result; /* owned; waits for the Sync */
+    bool wait_cut;    /* the server said so */
     /* of pgconn_send_committed: */
     bool committed;
     unsigned seen;    /* its results so far; the next one's part */
@@ -157,11 +158,23 @@ static bool flush(struct pgconn *conn)
 
 /* --- connecting and preparing ----------------------------------------------------------------- */
 
-/* Notices would go to standard error, past the log. */
-static void ignore_notice(void *arg, const char *message)
+/* Whoever cancels a COMMIT's wait for a standby gets a success and this warning. The statements
+ * used here give no other of that class, and one taken for it by mistake costs a question more. */
+static void on_notice(void *arg, const PGresult *notice)
 {
-    (void)arg;
-    (void)message;
+    struct pgconn *conn = arg;
+    const char *sqlstate = PQresultErrorField(notice, PG_DIAG_SQLSTATE);
+    bool cut = sqlstate && (strcmp(sqlstate, "01000") == 0 || strncmp(sqlstate, "57P", 3) == 0);
+    if (cut && conn->count)
+        conn->queue[conn->head].wait_cut = true;
+}
+
+static const char *session_options(const struct pgconn *conn)
+{
+    if (conn->config.use != PGCONN_WRITE)
+        return STATEMENT_SESSION_OPTIONS;
+    return conn->config.durability == SHARDMAP_SYNC ? STATEMENT_SYNC_OPTIONS
+                                                    : STATEMENT_ASYNC_OPTIONS;
 }
 
 static void start_connect(struct pgconn *conn)
@@ -169,7 +182,7 @@ static void start_connect(struct pgconn *conn)
     bool write = conn->config.use == PGCONN_WRITE;
     const char *keys[] = {"dbname", "application_name", "options", "target_session_attrs", NULL};
     const char *values[] = {conn->dsn, write ? "seatgrid-write" : "seatgrid-read",
-                            STATEMENT_SESSION_OPTIONS, write ? "read-write" : "any", NULL};
+                            session_options(conn), write ? "read-write" : "any", NULL};
     conn->pg = PQconnectStartParams(keys, values, 1);
     set_state(conn, PGCONN_CONNECTING);
     set_timer_us(conn, conn->config.settings->postgres.connect_timeout_ms * 1000);
@@ -178,7 +191,7 @@ static void start_connect(struct pgconn *conn)
     else if (!wait_connect(conn, PGRES_POLLING_WRITING))
         lose(conn, "no event for the socket");
     else
-        PQsetNoticeProcessor(conn->pg, ignore_notice, NULL);
+        PQsetNoticeReceiver(conn->pg, on_notice, conn);
 }
 
 static void expect(struct pgconn *conn, bool committed, pgreply_fn *fn, void *arg)
@@ -403,6 +416,7 @@ static void deliver(struct pgconn *conn, const struct expectation *done)
     struct pgreply reply = {.kind = PGREPLY_ROWS,
                             .result = done->result,
                             .behind = done->behind,
+                            .wait_cut = done->wait_cut,
                             .duration_us = clock_mono_us() - done->sent_us};
     if (done->committed && !done->ended && !is_error(done->result)) {
         /* No error, and no commit: a COMMIT that rolls back says so by its tag alone. */
@@ -616,6 +630,12 @@ bool pgconn_send_committed(struct pgconn *conn, enum statement statement,
     }
     expect(conn, true, fn, arg);
     return true;
+}
+
+void pgconn_hurry(struct pgconn *conn)
+{
+    if (conn->state == PGCONN_WAITING && !conn->freed)
+        set_timer_us(conn, 0);
 }
 
 void pgconn_reset(struct pgconn *conn, const char *reason)

@@ -27,6 +27,7 @@
 
 #include "router/params.h"
 #include "router/statements.h"
+#include "shardmap/shardmap.h"
 
 #define PGCONN_IN_FLIGHT_MAX 1024 /* statements; the bound of reads.pipeline_max */
 
@@ -52,6 +53,7 @@ struct pgreply {
     enum pgreply_kind kind;
     const PGresult *result; /* PGREPLY_ROWS */
     const PGresult *behind; /* rows of the statement behind it; NULL: none, or it failed */
+    bool wait_cut;          /* PGREPLY_ROWS: done, but the server gave up waiting for a standby */
     char sqlstate[6];       /* PGREPLY_ERROR */
     const char *message;    /* PGREPLY_ERROR, PGREPLY_LOST */
     int64_t duration_us;
@@ -69,6 +71,7 @@ struct pgconn_config {
     const char *node;
     const char *dsn;
     enum pgconn_use use;
+    enum shardmap_durability durability; /* PGCONN_WRITE: of every COMMIT */
     /* The connection became ready, or was lost (after all its replies were delivered). From the
      * loop, never from inside a call. */
     void (*on_ready)(void *arg);
@@ -102,6 +105,8 @@ bool pgconn_send(struct pgconn *conn, enum statement statement, const struct par
 bool pgconn_send_committed(struct pgconn *conn, enum statement statement,
                            const struct params *params, enum statement behind, pgreply_fn *fn,
                            void *arg);
+/* The node is known to be back: connects now, if it is pausing before the next try. */
+void pgconn_hurry(struct pgconn *conn);
 /* Gives the connection up and begins again, e.g. because its node is no longer what it was. */
 void pgconn_reset(struct pgconn *conn, const char *reason);
 

@@ -29,6 +29,7 @@
 #include "router/lane.h"
 #include "router/live.h"
 #include "router/lookups.h"
+#include "router/route.h"
 #include "router/seatmaps.h"
 #include "router/topology.h"
 
@@ -200,8 +201,21 @@ void router_free(struct router *router)
 
 void router_sync_map(struct router *router)
 {
+    struct lane_entry *entry;
     begin(router);
     end(router);
+    for (size_t i = 0; i < router->lane_count; i++) {
+        if (router->lanes[i])
+            lane_sync(router->lanes[i]);
+    }
+    LIST_FOREACH (entry, &router->retired, link)
+        lane_sync(entry->lane);
+}
+
+void router_sync_topology(struct router *router)
+{
+    router_sync_map(router);
+    calls_sync_topology(router->calls);
 }
 
 size_t router_in_flight(const struct router *router)
@@ -248,47 +262,49 @@ enum sg_error router_book(struct router *router, const struct book_request *requ
 }
 
 enum sg_error router_booking_get(struct router *router, int64_t event_id, const char *booking_id,
-                                 router_booking_fn *fn, void *arg)
+                                 const struct read_wish *wish, router_booking_fn *fn, void *arg)
 {
     struct route route;
     enum sg_error error = router_locate(router, event_id, &route);
     if (error != SG_OK)
         return error;
-    return lookup_booking(&router->config, router->calls, &route, event_id, booking_id, fn, arg);
+    return lookup_booking(&router->config, router->calls, &route, event_id, booking_id, wish, fn,
+                          arg);
 }
 
-enum sg_error router_event_get(struct router *router, int64_t event_id, router_event_fn *fn,
-                               void *arg)
+enum sg_error router_event_get(struct router *router, int64_t event_id,
+                               const struct read_wish *wish, router_event_fn *fn, void *arg)
 {
     struct route route;
     enum sg_error error = router_locate(router, event_id, &route);
     if (error != SG_OK)
         return error;
-    return lookup_event(&router->config, router->calls, router->counters, &route, event_id, fn,
-                        arg);
+    return lookup_event(&router->config, router->calls, router->counters, &route, event_id, wish,
+                        fn, arg);
 }
 
 enum sg_error router_event_list(struct router *router, int64_t after_id, size_t limit,
-                                router_events_fn *fn, void *arg)
+                                const struct read_wish *wish, router_events_fn *fn, void *arg)
 {
     const struct shardmap *map = begin(router);
     enum sg_error error = SG_SHARD_UNAVAILABLE;
     if (map)
         error = event_list_start(&router->config, router->calls, router->counters, map, after_id,
-                                 limit, fn, arg);
+                                 limit, wish, fn, arg);
     end(router);
     return error;
 }
 
 enum sg_error router_availability(struct router *router, int64_t event_id,
-                                  router_availability_fn *fn, void *arg)
+                                  const struct read_wish *wish, router_availability_fn *fn,
+                                  void *arg)
 {
     struct route route;
     enum sg_error error = router_locate(router, event_id, &route);
     if (error != SG_OK)
         return error;
     return availability_start(&router->config, router->calls, router->counters, &route, event_id,
-                              fn, arg);
+                              wish, fn, arg);
 }
 
 enum sg_error router_tickets(struct router *router, const struct tickets_request *request,
@@ -303,16 +319,14 @@ enum sg_error router_tickets(struct router *router, const struct tickets_request
     return error;
 }
 
-enum sg_error router_seatmap(struct router *router, int64_t event_id, int64_t max_staleness_us,
-                             const struct read_token *token, router_seatmap_fn *fn, void *arg)
+enum sg_error router_seatmap(struct router *router, int64_t event_id, const struct read_wish *wish,
+                             router_seatmap_fn *fn, void *arg)
 {
     struct route route;
     enum sg_error error = router_locate(router, event_id, &route);
     if (error != SG_OK)
         return error;
-    if (token && (token->lsn == 0 || strcmp(token->shard, route.shard) != 0))
-        token = NULL; /* of another shard: it says nothing here */
-    return seatmaps_get(router->seatmaps, &route, event_id, max_staleness_us, token, fn, arg);
+    return seatmaps_get(router->seatmaps, &route, event_id, wish, fn, arg);
 }
 
 enum sg_error router_watch(struct router *router, int64_t event_id, const char *last_id,
@@ -360,8 +374,8 @@ static double capacity(const struct shardmap *map, int shard)
     return ids;
 }
 
-/* The shard with the fewest events among those that have a primary and room; -1 if none has. Those
- * in `full` are left out. */
+/* The shard with the fewest events; one without a primary, where it has to wait, only if there is
+ * nothing else. Those in `full` are left out; -1: all are. */
 static int least_loaded(struct router *router, const struct shardmap *map, const bool *full)
 {
     const struct topology *topology = snapshot_get(router->config.topologies);
@@ -370,11 +384,13 @@ static int least_loaded(struct router *router, const struct shardmap *map, const
     for (size_t i = 0; i < shardmap_shard_count(map); i++) {
         const char *name = shardmap_shard(map, (int)i)->name;
         const struct topology_node *primary = topology ? route_write(topology, name) : NULL;
-        if (!primary || full[i])
+        if (full[i])
             continue;
-        int64_t load = primary->event_count + *created_here(router, (int)i);
-        if ((double)load >= capacity(map, (int)i))
-            load = INT64_MAX; /* perhaps full: only if there is nothing else */
+        int64_t load = INT64_MAX;
+        if (primary)
+            load = primary->event_count + *created_here(router, (int)i);
+        if (primary && (double)load >= capacity(map, (int)i))
+            load = INT64_MAX - 1; /* perhaps full: only if there is nothing better */
         if (best < 0 || load < best_load) {
             best = (int)i;
             best_load = load;
@@ -386,14 +402,10 @@ static int least_loaded(struct router *router, const struct shardmap *map, const
 static enum sg_error create_on(struct router *router, const struct shardmap *map, int shard,
                                const struct event_new *event, router_event_fn *fn, void *arg)
 {
-    const struct topology *topology = snapshot_get(router->config.topologies);
     struct route route;
     fill_route(map, shard, &route);
-    const struct topology_node *primary = topology ? route_write(topology, route.shard) : NULL;
-    if (!primary)
-        return SG_SHARD_UNAVAILABLE;
-    enum sg_error error = event_creation_start(&router->config, router->calls, &route, map,
-                                               primary->epoch, event, fn, arg);
+    enum sg_error error =
+        event_creation_start(&router->config, router->calls, &route, map, event, fn, arg);
     if (error == SG_OK)
         ++*created_here(router, shard);
     return error;
@@ -417,12 +429,9 @@ static void on_placed(void *arg, const struct route *route, enum sg_error error,
 /* Inside a read section. SG_MAP_FULL: every shard has said so. */
 static enum sg_error place(struct placing *placing, const struct shardmap *map)
 {
-    bool all_full = true;
-    for (size_t i = 0; i < shardmap_shard_count(map); i++)
-        all_full &= placing->full[i];
     placing->shard = least_loaded(placing->router, map, placing->full);
     if (placing->shard < 0)
-        return all_full ? SG_MAP_FULL : SG_SHARD_UNAVAILABLE;
+        return SG_MAP_FULL;
     return create_on(placing->router, map, placing->shard, &placing->event, on_placed, placing);
 }
 
@@ -486,14 +495,12 @@ size_t router_status(struct router *router, struct shard_status *ret_status, siz
     const struct shardmap *map = begin(router);
     const struct topology *topology = snapshot_get(router->config.topologies);
     size_t count = map ? shardmap_shard_count(map) : 0;
-    int64_t now_us = clock_mono_us();
     for (size_t i = 0; i < count && i < max; i++) {
         struct shard_status *status = &ret_status[i];
         const char *name = shardmap_shard(map, (int)i)->name;
         snprintf(status->shard, sizeof(status->shard), "%s", name);
         status->writable = topology && route_write(topology, name) != NULL;
-        status->readable =
-            topology && route_read(topology, name, STALENESS_ANY, NULL, now_us, 0) != NULL;
+        status->readable = topology && route_is_readable(topology, name);
     }
     end(router);
     return count;

@@ -57,17 +57,11 @@ void router_free(struct router *router);
 /* The shard map changed: open and close what it asks for. Requests in flight are left in peace.
  * Every call also notices by itself; this is for workers without requests. */
 void router_sync_map(struct router *router);
+/* The topology changed: everything that waits for a node looks at it now, and not at its next tick.
+ */
+void router_sync_topology(struct router *router);
 /* Requests that are accepted and not yet called back. */
 size_t router_in_flight(const struct router *router);
-
-/* Where an answer came from. shard "" when the event is on no shard, node "" when none was asked.
- */
-struct route {
-    char shard[SHARDMAP_NAME_MAX + 1];
-    char node[SHARDMAP_NAME_MAX + 1];
-    int64_t map_version;
-    int64_t staleness_us; /* upper bound of the data's age; 0 from a primary, -1 unknown/none */
-};
 
 /* SeatGrid-Token: what a write tells, and a later read brings, so that a user sees their own
  * booking. The read goes to a replica that has replayed it, else to the primary. */
@@ -75,6 +69,25 @@ struct read_token {
     char shard[SHARDMAP_NAME_MAX + 1];
     int32_t timeline;
     uint64_t lsn; /* 0: no token */
+};
+
+#define ROUTER_TOKENS_MAX 16
+
+/* How fresh a reader wants the answer. Where a function takes one, NULL asks for nothing. */
+struct read_wish {
+    int64_t max_staleness_us;        /* -1: the default bound, reads.max_staleness_ms */
+    const struct read_token *tokens; /* what the reader has seen, one a shard at most */
+    size_t token_count;
+};
+
+/* Where an answer came from. shard "" when the event is on no shard, node "" when none was asked.
+ */
+struct route {
+    char shard[SHARDMAP_NAME_MAX + 1];
+    char node[SHARDMAP_NAME_MAX + 1];
+    int64_t map_version;
+    int64_t staleness_us;   /* upper bound of the data's age; 0 from a primary, -1 unknown/none */
+    struct read_token seen; /* who reads on with it is not shown anything older; lsn 0: not told */
 };
 
 /* A version of the map for answers that need no shard (errors before routing). */
@@ -105,8 +118,8 @@ struct book_result {
     bool replayed;       /* SG_OK: the answer of an earlier request with the same key */
     char booking_id[ROUTER_UUID_LEN + 1]; /* SG_OK */
     int64_t created_at_us;                /* SG_OK: since 1970 UTC, the database's clock */
-    struct read_token token;  /* SG_OK: a read that carries it sees this booking; lsn 0: none (a
-                                 strategy other than batched, or it got lost) */
+    struct read_token token; /* SG_OK: a read that carries it sees this booking; lsn 0: none */
+    enum shardmap_durability durability; /* SG_OK: of this booking, whoever asked for it first */
     const struct seat *seats; /* SG_SEATS_TAKEN, SG_UNKNOWN_SEAT: which ones, in request order */
     size_t seat_count;
 };
@@ -134,7 +147,7 @@ typedef void router_booking_fn(void *arg, const struct route *route, enum sg_err
 /* `booking_id`: a UUID in text, checked by the caller. Asked of a replica; a replica that does not
  * know it (yet) does not have the last word, the primary has. */
 enum sg_error router_booking_get(struct router *router, int64_t event_id, const char *booking_id,
-                                 router_booking_fn *fn, void *arg);
+                                 const struct read_wish *wish, router_booking_fn *fn, void *arg);
 
 /* --- events ----------------------------------------------------------------------------------- */
 
@@ -146,6 +159,9 @@ struct event_info {
     int32_t cols;
     int64_t available;
     char shard[SHARDMAP_NAME_MAX + 1];
+    /* of router_event_create only: */
+    struct read_token token; /* lsn 0: none */
+    enum shardmap_durability durability;
 };
 
 struct event_new {
@@ -164,8 +180,8 @@ enum sg_error router_event_create(struct router *router, const struct event_new 
                                   router_event_fn *fn, void *arg);
 /* error: SG_OK, SG_UNKNOWN_EVENT, ... A just created event that no replica has yet is found on the
  * primary. */
-enum sg_error router_event_get(struct router *router, int64_t event_id, router_event_fn *fn,
-                               void *arg);
+enum sg_error router_event_get(struct router *router, int64_t event_id,
+                               const struct read_wish *wish, router_event_fn *fn, void *arg);
 
 struct availability {
     int64_t event_id;
@@ -175,9 +191,11 @@ struct availability {
 
 typedef void router_availability_fn(void *arg, const struct route *route, enum sg_error error,
                                     const struct availability *availability);
-/* One read of Redis; PostgreSQL when Redis does not know. error as router_event_get. */
+/* One read of Redis; PostgreSQL when Redis does not know, or the wish asks for something: how far
+ * Redis is behind is not known. error as router_event_get. */
 enum sg_error router_availability(struct router *router, int64_t event_id,
-                                  router_availability_fn *fn, void *arg);
+                                  const struct read_wish *wish, router_availability_fn *fn,
+                                  void *arg);
 
 struct event_page {
     const struct event_info *events; /* ascending ids, at most `limit` */
@@ -185,6 +203,8 @@ struct event_page {
     bool more;                         /* there are further events behind the last one */
     const char *const *missing_shards; /* shards that did not answer: the page is partial */
     size_t missing_count;
+    const struct route *sources; /* who answered, one a shard */
+    size_t source_count;
     int64_t map_version;
 };
 
@@ -192,7 +212,7 @@ typedef void router_events_fn(void *arg, enum sg_error error, const struct event
 /* Events with id > after_id from all shards, merged. error: SG_OK (also partial),
  * SG_SHARD_UNAVAILABLE when no shard answered. */
 enum sg_error router_event_list(struct router *router, int64_t after_id, size_t limit,
-                                router_events_fn *fn, void *arg);
+                                const struct read_wish *wish, router_events_fn *fn, void *arg);
 
 /* --- my tickets ------------------------------------------------------------------------------- */
 
@@ -211,14 +231,12 @@ struct ticket {
     char shard[SHARDMAP_NAME_MAX + 1];
 };
 
-#define ROUTER_TOKENS_MAX 16
-
 struct tickets_request {
     const char *user_id;
     const struct ticket_place *after; /* NULL: from the beginning */
     size_t limit;                     /* 1 to 100 */
-    const struct read_token *tokens;  /* shards that must be asked, and how fresh they must be */
-    size_t token_count;
+    struct read_wish wish;            /* shards of its tokens are asked in any case; with a bound of
+                                         the reader's own all of them are */
 };
 
 struct ticket_page {
@@ -227,7 +245,9 @@ struct ticket_page {
     bool more;
     const char *const *missing_shards; /* did not answer in time: the page is partial */
     size_t missing_count;
-    const char *source; /* "redis": only owning shards were asked; "all": every shard */
+    const char *source;          /* "redis": only owning shards were asked; "all": every shard */
+    const struct route *sources; /* who answered, one a shard */
+    size_t source_count;
     int64_t map_version;
 };
 
@@ -301,10 +321,8 @@ void seatmap_unref(void *seatmap);
  * to read; to keep it (a body on its way to a socket) take a reference. */
 typedef void router_seatmap_fn(void *arg, const struct route *route, enum sg_error error,
                                struct seatmap *seatmap);
-/* max_staleness_us: -1 for the default bound. token: NULL for none; one of another shard says
- * nothing here. */
-enum sg_error router_seatmap(struct router *router, int64_t event_id, int64_t max_staleness_us,
-                             const struct read_token *token, router_seatmap_fn *fn, void *arg);
+enum sg_error router_seatmap(struct router *router, int64_t event_id, const struct read_wish *wish,
+                             router_seatmap_fn *fn, void *arg);
 
 /* --- readiness -------------------------------------------------------------------------------- */
 

@@ -7,8 +7,16 @@
  *                        │ no
  *                        └─> call, then all who wait are answered, and it stays for a moment
  *
- * A reader with a bound of its own or with a token asks for itself: whether the answer of another's
- * query is new enough for a token is known only of the node that gave it.
+ * A reader with a bound of its own asks for itself. One with a token shares with others, too: each
+ * query asks the node for its position first, so of each seat map is known what it surely contains.
+ * If that is not enough for the token, its reader asks once more, alone, and brings the token.
+ * Whose query it was is content with the primary's answer: what they brought is older than the
+ * question.
+ *
+ * Each answer tells a token of its own (route.seen), which stays with the seat map: who carries it
+ * to the next read never sees time go backwards, whichever replicas answer. The one thing that it
+ * cannot promise is beyond PostgreSQL: a standby may show a commit a moment before its own primary
+ * does.
  *
  * An event that a replica does not know may be too young for it: the primary is asked once more
  * before it is said that there is none.
@@ -38,7 +46,10 @@ struct waiter {
     router_seatmap_fn *fn;
     void *arg;
     int64_t map_version;
+    struct read_token token; /* lsn 0: none */
 };
+
+STAILQ_HEAD(waiter_list, waiter);
 
 /* An event somebody reads: in flight, or recently read, or both. */
 struct entry {
@@ -48,13 +59,13 @@ struct entry {
     int64_t event_id;
     bool in_flight;
     bool asked_primary; /* the call in flight is the second one, of the primary */
-    bool shared;        /* in its bucket; false: one reader with a bound or a token of its own */
-    bool own_bound;     /* one reader with a bound: nothing older, whatever happens */
-    struct read_token token; /* lsn 0: none */
-    STAILQ_HEAD(, waiter) waiters;
+    bool shared;        /* in its bucket; false: one reader who asks alone */
+    struct freshness fresh;
+    struct waiter_list waiters;
     int64_t asked_us; /* when the query for `recent` or the one in flight was asked */
     struct seatmap *recent;
-    struct route route; /* of `recent` */
+    struct route route;         /* of `recent` */
+    struct read_token position; /* what `recent` surely contains */
 };
 
 /* Answers that are due without a query, given from the loop. */
@@ -176,7 +187,16 @@ bool seatmap_decode_ints(const char *bytes, size_t len, int32_t **ret_values, si
     return true;
 }
 
-enum seatmap_column { COL_ROWS, COL_COLS, COL_BOOKED, COL_HELD };
+enum seatmap_column { COL_ROWS, COL_COLS, COL_BOOKED, COL_HELD, COL_SEEN };
+
+/* A pg_lsn on the wire; 0 for NULL. */
+static uint64_t column_lsn(const PGresult *rows, int column)
+{
+    const char *bytes = PQgetvalue(rows, 0, column);
+    if (PQgetlength(rows, 0, column) != 8)
+        return 0;
+    return (uint64_t)(uint32_t)read_i32(bytes) << 32 | (uint32_t)read_i32(bytes + 4);
+}
 
 static bool column_ints(const PGresult *rows, int column, int32_t **ret_values, size_t *ret_count)
 {
@@ -260,11 +280,13 @@ static void entry_free(struct entry *entry)
     free(entry);
 }
 
-static void keep_recent(struct entry *entry, struct seatmap *seatmap, const struct route *route)
+static void keep_recent(struct entry *entry, struct seatmap *seatmap, const struct route *route,
+                        const struct read_token *position)
 {
     forget_recent(entry);
     entry->recent = seatmap_ref(seatmap);
     entry->route = *route;
+    entry->position = *position;
     entry->owner->recent_bytes += bytes_of(seatmap);
     TAILQ_INSERT_TAIL(&entry->owner->by_age, entry, age);
 }
@@ -307,8 +329,7 @@ static void give(struct waiter *waiter, const struct route *route, enum sg_error
 
 static void on_reply(void *arg, const struct call_reply *reply);
 
-static enum sg_error ask(struct entry *entry, const struct route *route, enum call_target target,
-                         int64_t max_staleness_us)
+static enum sg_error ask(struct entry *entry, const struct route *route, enum call_target target)
 {
     struct seatmaps *seatmaps = entry->owner;
     const struct settings *settings = seatmaps->config->settings;
@@ -319,21 +340,87 @@ static enum sg_error ask(struct entry *entry, const struct route *route, enum ca
     params_i64(params, entry->event_id);
     struct call_request request = {.route = *route,
                                    .target = target,
-                                   .max_staleness_us = max_staleness_us,
-                                   .strict = entry->own_bound,
-                                   .token = entry->token,
+                                   .fresh = entry->fresh,
+                                   .ask_position = true,
                                    .deadline_ms = settings->reads.deadline_ms,
                                    .statement = STATEMENT_SEATMAP,
                                    .params = params};
     entry->asked_us = clock_mono_us();
-    entry->in_flight = true;
-    return call_start(seatmaps->calls, &request, on_reply, entry);
+    enum sg_error error = call_start(seatmaps->calls, &request, on_reply, entry);
+    entry->in_flight = error == SG_OK;
+    return error;
 }
 
 static bool is_unknown_to_replica(const struct entry *entry, const struct call_reply *reply)
 {
-    return reply->error == SG_OK && PQntuples(reply->result) == 0 &&
-           reply->route->staleness_us != 0 && !entry->asked_primary;
+    return reply->error == SG_OK && PQntuples(reply->result) == 0 && !reply->from_primary &&
+           !entry->asked_primary;
+}
+
+static enum sg_error ask_alone(struct seatmaps *seatmaps, const struct route *route,
+                               int64_t event_id, const struct freshness *fresh,
+                               struct waiter *waiter);
+
+static bool covers(const struct read_token *position, const struct read_token *token)
+{
+    return token->lsn == 0 || route_covers(position->timeline, position->lsn, token);
+}
+
+/* All who waited: with the answer, or, where they shared one that is older than their token, on
+ * their own. */
+static void give_all(struct seatmaps *seatmaps, struct waiter_list *waiters,
+                     const struct route *route, const struct call_reply *reply, bool shared,
+                     enum sg_error error, struct seatmap *seatmap)
+{
+    struct freshness fresh =
+        freshness_of(NULL, route->shard, seatmaps->config->settings->reads.max_staleness_ms * 1000);
+    bool asker = true;               /* the first one */
+    while (!STAILQ_EMPTY(waiters)) { /* a callback may ask again: the entry is settled by now */
+        struct waiter *waiter = STAILQ_FIRST(waiters);
+        STAILQ_REMOVE_HEAD(waiters, link);
+        bool content =
+            !shared || covers(&reply->position, &waiter->token) ||
+            (asker && reply->from_primary && reply->position.timeline >= waiter->token.timeline);
+        enum sg_error own_error = error;
+        asker = false;
+        if (seatmap && !content) {
+            fresh.token = waiter->token;
+            own_error = ask_alone(seatmaps, route, seatmap->event_id, &fresh, waiter);
+            if (own_error == SG_OK)
+                continue;
+        }
+        give(waiter, route, own_error, own_error == SG_OK ? seatmap : NULL);
+    }
+}
+
+/* Takes what a reader who asked alone was given for the event's own entry. */
+static void hand_over(const struct entry *entry, struct seatmap *seatmap, const struct route *route,
+                      const struct read_token *position)
+{
+    struct seatmaps *seatmaps = entry->owner;
+    struct entry *common = entry_find(seatmaps, entry->event_id);
+    if (!common)
+        common = entry_new(seatmaps, entry->event_id, true);
+    if (!common || common->in_flight || (common->recent && !covers(position, &common->position)))
+        return;
+    common->asked_us = entry->asked_us;
+    keep_recent(common, seatmap, route, position);
+}
+
+/* What a reader without a bound was given may serve others, too, for a moment. */
+static void settle(struct entry *entry, struct seatmap *seatmap, const struct route *route,
+                   const struct read_token *position)
+{
+    bool keep = seatmap && !entry->fresh.own_bound &&
+                entry->owner->config->settings->reads.seatmap_recent_ms > 0;
+    entry->in_flight = false;
+    if (keep && entry->shared) {
+        keep_recent(entry, seatmap, route, position);
+        return;
+    }
+    if (keep)
+        hand_over(entry, seatmap, route, position);
+    entry_free(entry);
 }
 
 static void on_reply(void *arg, const struct call_reply *reply)
@@ -342,10 +429,11 @@ static void on_reply(void *arg, const struct call_reply *reply)
     struct seatmaps *seatmaps = entry->owner;
     int64_t now_us = clock_mono_us();
     struct seatmap *seatmap = NULL;
+    struct route route = *reply->route;
     enum sg_error error = reply->error;
     if (is_unknown_to_replica(entry, reply)) {
         entry->asked_primary = true;
-        error = ask(entry, reply->route, CALL_PRIMARY, 0);
+        error = ask(entry, reply->route, CALL_PRIMARY);
         if (error == SG_OK)
             return;
     } else if (error == SG_OK && PQntuples(reply->result) == 0) {
@@ -354,21 +442,15 @@ static void on_reply(void *arg, const struct call_reply *reply)
         error = SG_INTERNAL;
     }
 
-    STAILQ_HEAD(, waiter) waiters = STAILQ_HEAD_INITIALIZER(waiters);
+    struct waiter_list waiters = STAILQ_HEAD_INITIALIZER(waiters);
     STAILQ_CONCAT(&waiters, &entry->waiters);
+    if (seatmap)
+        route.seen.lsn = column_lsn(reply->result, COL_SEEN);
     /* who joined a flight came after the question; who asked for itself did not */
-    struct route route =
-        entry->shared ? aged(reply->route, entry->asked_us, now_us) : *reply->route;
-    entry->in_flight = false;
-    if (seatmap && entry->shared && seatmaps->config->settings->reads.seatmap_recent_ms > 0)
-        keep_recent(entry, seatmap, reply->route);
-    else
-        entry_free(entry);
-    while (!STAILQ_EMPTY(&waiters)) { /* a callback may ask again: the entry is settled by now */
-        struct waiter *waiter = STAILQ_FIRST(&waiters);
-        STAILQ_REMOVE_HEAD(&waiters, link);
-        give(waiter, &route, error, seatmap);
-    }
+    bool shared = entry->shared;
+    struct route told = shared ? aged(&route, entry->asked_us, now_us) : route;
+    settle(entry, seatmap, &route, &reply->position);
+    give_all(seatmaps, &waiters, &told, reply, shared, error, seatmap);
     seatmap_unref(seatmap);
     trim(seatmaps, now_us);
 }
@@ -405,62 +487,83 @@ static bool deliver_recent(struct seatmaps *seatmaps, const struct entry *entry,
 }
 
 static bool is_recent(const struct seatmaps *seatmaps, const struct entry *entry,
-                      int64_t max_staleness_us, int64_t now_us)
+                      const struct freshness *fresh, int64_t now_us)
 {
-    if (!entry || !entry->recent ||
+    if (!entry || !entry->recent || !covers(&entry->position, &fresh->token) ||
         now_us - entry->asked_us > seatmaps->config->settings->reads.seatmap_recent_ms * 1000)
         return false;
     struct route route = aged(&entry->route, entry->asked_us, now_us);
-    return max_staleness_us < 0 ||
-           (route.staleness_us >= 0 && route.staleness_us <= max_staleness_us);
+    return !fresh->own_bound ||
+           (route.staleness_us >= 0 && route.staleness_us <= fresh->max_staleness_us);
 }
 
-enum sg_error seatmaps_get(struct seatmaps *seatmaps, const struct route *route, int64_t event_id,
-                           int64_t max_staleness_us, const struct read_token *token,
-                           router_seatmap_fn *fn, void *arg)
+/* Asks in the name of the entry, which is new or settled. Neither it nor the waiter is kept if that
+ * fails. */
+static enum sg_error begin(struct entry *entry, const struct route *route, struct waiter *waiter)
+{
+    forget_recent(entry);
+    entry->asked_primary = false;
+    enum sg_error error = ask(entry, route, CALL_READ);
+    if (error != SG_OK) {
+        entry_free(entry);
+        return error;
+    }
+    STAILQ_INSERT_TAIL(&entry->waiters, waiter, link);
+    metrics_add(entry->owner->how[HOW_QUERY], 1);
+    return SG_OK;
+}
+
+static enum sg_error ask_alone(struct seatmaps *seatmaps, const struct route *route,
+                               int64_t event_id, const struct freshness *fresh,
+                               struct waiter *waiter)
+{
+    struct entry *entry = entry_new(seatmaps, event_id, false);
+    if (!entry)
+        return SG_NO_MEMORY;
+    entry->fresh = *fresh;
+    return begin(entry, route, waiter);
+}
+
+/* The waiter finds what is there, joins who is asking, or asks. */
+static enum sg_error serve(struct seatmaps *seatmaps, const struct route *route, int64_t event_id,
+                           const struct freshness *fresh, struct waiter *waiter)
 {
     int64_t now_us = clock_mono_us();
-    bool own_bound = max_staleness_us >= 0;
-    bool alone = own_bound || token;
     struct entry *entry = entry_find(seatmaps, event_id);
-    struct waiter *waiter = malloc(sizeof(*waiter));
-    if (!waiter)
-        return SG_NO_MEMORY;
-    *waiter = (struct waiter){.fn = fn, .arg = arg, .map_version = route->map_version};
-
-    if (!token && is_recent(seatmaps, entry, max_staleness_us, now_us)) {
+    if (is_recent(seatmaps, entry, fresh, now_us)) {
+        if (!deliver_recent(seatmaps, entry, waiter, now_us))
+            return SG_NO_MEMORY;
         metrics_add(seatmaps->how[HOW_RECENT], 1);
-        if (deliver_recent(seatmaps, entry, waiter, now_us))
-            return SG_OK;
-        free(waiter);
-        return SG_NO_MEMORY;
+        return SG_OK;
     }
-    if (entry && entry->in_flight && !alone) {
+    if (fresh->own_bound)
+        return ask_alone(seatmaps, route, event_id, fresh, waiter);
+    if (entry && entry->in_flight) {
         metrics_add(seatmaps->how[HOW_FLIGHT], 1);
         STAILQ_INSERT_TAIL(&entry->waiters, waiter, link);
         return SG_OK;
     }
-    if (!entry || alone)
-        entry = entry_new(seatmaps, event_id, !alone);
-    if (!entry) {
-        free(waiter);
+    if (!entry && !(entry = entry_new(seatmaps, event_id, true)))
         return SG_NO_MEMORY;
-    }
-    forget_recent(entry);
-    entry->own_bound = own_bound;
-    if (token)
-        entry->token = *token;
-    STAILQ_INSERT_TAIL(&entry->waiters, waiter, link);
-    int64_t default_us = seatmaps->config->settings->reads.max_staleness_ms * 1000;
-    entry->asked_primary = false;
-    enum sg_error error = ask(entry, route, CALL_READ, own_bound ? max_staleness_us : default_us);
-    if (error != SG_OK) {
+    entry->fresh = *fresh;
+    entry->fresh.token = (struct read_token){.lsn = 0}; /* others are not to wait for it */
+    return begin(entry, route, waiter);
+}
+
+enum sg_error seatmaps_get(struct seatmaps *seatmaps, const struct route *route, int64_t event_id,
+                           const struct read_wish *wish, router_seatmap_fn *fn, void *arg)
+{
+    struct freshness fresh =
+        freshness_of(wish, route->shard, seatmaps->config->settings->reads.max_staleness_ms * 1000);
+    struct waiter *waiter = malloc(sizeof(*waiter));
+    if (!waiter)
+        return SG_NO_MEMORY;
+    *waiter = (struct waiter){
+        .fn = fn, .arg = arg, .map_version = route->map_version, .token = fresh.token};
+    enum sg_error error = serve(seatmaps, route, event_id, &fresh, waiter);
+    if (error != SG_OK)
         free(waiter);
-        entry_free(entry);
-        return error;
-    }
-    metrics_add(seatmaps->how[HOW_QUERY], 1);
-    return SG_OK;
+    return error;
 }
 
 /* --- life ------------------------------------------------------------------------------------- */

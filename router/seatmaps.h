@@ -18,8 +18,7 @@ struct seatmaps *seatmaps_new(const struct router_config *config, struct calls *
 void seatmaps_free(struct seatmaps *seatmaps);
 /* As router_seatmap; `route` has shard and map_version. */
 enum sg_error seatmaps_get(struct seatmaps *seatmaps, const struct route *route, int64_t event_id,
-                           int64_t max_staleness_us, const struct read_token *token,
-                           router_seatmap_fn *fn, void *arg);
+                           const struct read_wish *wish, router_seatmap_fn *fn, void *arg);
 
 /* Builds a seat map from what is taken: ascending or not, seat numbers from 0; numbers outside the
  * grid are ignored. One reference. NULL when memory runs out. Pure. */

@@ -8,12 +8,19 @@
 #include <assert.h>
 #include <stddef.h>
 
+/* An LSN that the statement's snapshot does not exceed, as it is asked behind it: a replica that
+ * has replayed it shows all that this answer does. A replica makes a commit visible a moment before
+ * it counts it as replayed, so the record that may be under way counts as seen. */
+#define SEEN_LSN                                                                                   \
+    " CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_insert_lsn()"                          \
+    " WHEN pg_last_wal_replay_lsn() = pg_last_wal_receive_lsn() THEN pg_last_wal_replay_lsn()"     \
+    " ELSE pg_last_wal_replay_lsn() + 1 END"
+
 static const struct statement_info table[STATEMENT_COUNT] = {
     /* One row: the grid, and the seats that are not free; an expired hold is free. */
     [STATEMENT_SEATMAP] =
         {"seatmap",
-         "SELECT e.rows, e.cols, c.booked, c.held"
-         "  FROM events e,"
+         "SELECT e.rows, e.cols, c.booked, c.held," SEEN_LSN "  FROM events e,"
          "       (SELECT array_agg(seat_no) FILTER (WHERE state = 'booked') AS booked,"
          "               array_agg(seat_no) FILTER (WHERE held_until > now()) AS held"
          "          FROM claims WHERE event_id = $1) c"
@@ -62,7 +69,7 @@ static const struct statement_info table[STATEMENT_COUNT] = {
                                 0, 0},
     [STATEMENT_BOOKING] = {"booking",
                            "SELECT e.cols, b.user_id, b.status, b.seats,"
-                           "       (extract(epoch FROM b.created_at) * 1000000)::bigint"
+                           "       (extract(epoch FROM b.created_at) * 1000000)::bigint," SEEN_LSN
                            "  FROM bookings b JOIN events e USING (event_id)"
                            " WHERE b.event_id = $1::bigint AND b.booking_id = $2::uuid",
                            0, 0},
@@ -81,6 +88,16 @@ static const struct statement_info table[STATEMENT_COUNT] = {
          "       > ($2::timestamptz, $3::bigint, $4::uuid)"
          " ORDER BY e.starts_at, b.event_id, b.booking_id LIMIT $5::bigint",
          0, 0},
+    /* Sent ahead of a read: an LSN that the snapshot of what follows has reached. On a primary a
+     * commit's record is in the WAL before the commit is visible, long before if it waits for a
+     * standby; whoever was told of it was told an LSN that is at or past the end of the WAL of now,
+     * so that end itself is not reached. */
+    [STATEMENT_POSITION] =
+        {"position",
+         "SELECT (CASE WHEN pg_is_in_recovery()"
+         "             THEN pg_last_wal_replay_lsn() - '0/0'"
+         "             ELSE pg_current_wal_insert_lsn() - '0/0' - 1 END)::bigint",
+         0, 0},
     [STATEMENT_CREATE_EVENT] = {"create_event",
                                 "SELECT outcome, event_id FROM create_event($1, $2, $3, $4, $5, $6,"
                                 " $7, $8, $9)",
@@ -89,10 +106,15 @@ static const struct statement_info table[STATEMENT_COUNT] = {
                               "SELECT ord, outcome, booking_id, created_us, conflicts"
                               "  FROM book_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
                               0, 1},
-    /* Behind a batch: an LSN at or past its commit, and the file's name, which has the timeline. */
+    /* Behind a COMMIT: an LSN at or past it, the file's name, which has the timeline, and whether
+     * the COMMIT waited for a standby. A session whose settings are changed is told before the
+     * process that turns the waiting off, so whoever still says yes here has waited if the guard
+     * inside the transaction said yes, too. */
     [STATEMENT_WAL] = {"wal",
                        "SELECT pg_current_wal_insert_lsn(),"
-                       "       pg_walfile_name(pg_current_wal_insert_lsn())",
+                       "       pg_walfile_name(pg_current_wal_insert_lsn()),"
+                       "       current_setting('synchronous_standby_names') <> ''"
+                       "       AND current_setting('synchronous_commit') IN ('on', 'remote_apply')",
                        0, 1},
     [STATEMENT_BEGIN] = {"begin", "BEGIN", 0, 1},
     /* Seats are rows of no table while they are free, so "lock before you read" is an advisory lock

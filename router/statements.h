@@ -17,6 +17,7 @@ enum statement {
     STATEMENT_AVAILABILITY,
     STATEMENT_BOOKING,
     STATEMENT_TICKETS,
+    STATEMENT_POSITION,
     /* writes, on a primary */
     STATEMENT_CREATE_EVENT,
     STATEMENT_BOOK_BATCH,
@@ -38,6 +39,17 @@ enum statement {
 #define STATEMENT_SESSION_OPTIONS                                                                  \
     "-c plan_cache_mode=force_generic_plan -c jit=off -c enable_seqscan=off"                       \
     " -c client_min_messages=error"
+/* Of those that write. Whatever the database's default is, a guard that has waited for a fence is
+ * to see that fence, so its snapshot must not be older than its wait. */
+#define STATEMENT_WRITE_OPTIONS                                                                    \
+    STATEMENT_SESSION_OPTIONS " -c default_transaction_isolation=read\\ committed"
+/* What their COMMITs promise (migrations/0004_failover.sql), and that they say so when one did not
+ * hold it. */
+#define STATEMENT_ASYNC_OPTIONS                                                                    \
+    STATEMENT_WRITE_OPTIONS " -c seatgrid.durability=async -c synchronous_commit=local"
+#define STATEMENT_SYNC_OPTIONS                                                                     \
+    STATEMENT_WRITE_OPTIONS " -c seatgrid.durability=sync -c synchronous_commit=on"                \
+                            " -c client_min_messages=warning"
 
 struct statement_info {
     const char *name; /* in pg_prepared_statements, logs and metrics */

@@ -5,6 +5,8 @@
  *     └ not known: all of them                ├─> shard 2 ─┼─> all in: merge, cut at limit ─> fn
  *   tokens of the request: those shards, too ─┴─> shard n ─┘   (who is late is named as missing)
  *
+ * How far the index is behind is not known, so a reader who has set a bound has all shards asked.
+ *
  * The order is that of struct ticket_place, the same on every shard and for every map, so a cursor
  * is a place in it and no list of shards: a page begins behind it wherever its tickets come from. A
  * shard that comes back later shows what lies behind the cursor, never again what was shown.
@@ -24,7 +26,7 @@
 #include "base/settings.h"
 #include "base/snapshot.h"
 #include "router/params.h"
-#include "router/token.h"
+#include "router/route.h"
 #include "router/topology.h"
 
 /* PostgreSQL's binary timestamptz counts from 2000-01-01; INT64_MIN is '-infinity'. */
@@ -35,7 +37,9 @@ struct search;
 struct search_shard {
     struct search *search;
     char name[SHARDMAP_NAME_MAX + 1];
-    struct read_token token; /* lsn 0: none */
+    struct freshness fresh;
+    struct route route; /* who answered */
+    bool asked;
     bool wanted;
     bool missing;
     struct ticket *tickets; /* one block with all that they point to */
@@ -191,14 +195,19 @@ static void finish(struct search *search)
 {
     struct ticket *tickets = calloc(search->limit, sizeof(*tickets));
     const char **missing = calloc(search->shard_count + 1, sizeof(*missing));
+    struct route *sources = calloc(search->shard_count + 1, sizeof(*sources));
     struct ticket_page page = {.tickets = tickets,
                                .missing_shards = missing,
+                               .sources = sources,
                                .source = search->source,
                                .map_version = search->map_version};
-    enum sg_error error = tickets && missing ? SG_OK : SG_NO_MEMORY;
+    enum sg_error error = tickets && missing && sources ? SG_OK : SG_NO_MEMORY;
     for (size_t i = 0; error == SG_OK && i < search->shard_count; i++) {
-        if (search->shards[i].missing)
-            missing[page.missing_count++] = search->shards[i].name;
+        const struct search_shard *shard = &search->shards[i];
+        if (shard->missing)
+            missing[page.missing_count++] = shard->name;
+        else if (shard->asked)
+            sources[page.source_count++] = shard->route;
     }
     if (error == SG_OK && page.missing_count == search->shard_count)
         error = SG_SHARD_UNAVAILABLE;
@@ -209,6 +218,7 @@ static void finish(struct search *search)
     search->fn(search->arg, error, &page);
     free(tickets);
     free(missing);
+    free(sources);
     search_free(search);
 }
 
@@ -217,6 +227,7 @@ static void finish(struct search *search)
 static void on_rows(void *arg, const struct call_reply *reply)
 {
     struct search_shard *shard = arg;
+    shard->route = *reply->route;
     if (reply->error != SG_OK || !keep_rows(shard, reply->result))
         shard->missing = true;
     if (--shard->search->waiting == 0)
@@ -251,9 +262,7 @@ static enum sg_error ask(struct search_shard *shard, int64_t deadline_ms)
         return SG_INTERNAL;
     }
     struct call_request request = {.target = CALL_READ,
-                                   .max_staleness_us =
-                                       search->config->settings->reads.max_staleness_ms * 1000,
-                                   .token = shard->token,
+                                   .fresh = shard->fresh,
                                    .deadline_ms = deadline_ms,
                                    .statement = STATEMENT_TICKETS,
                                    .params = params};
@@ -268,8 +277,7 @@ static bool may_answer(const struct search *search, const char *shard)
     const struct router_config *config = search->config;
     snapshot_begin(config->reader);
     const struct topology *topology = snapshot_get(config->topologies);
-    bool may =
-        !topology || route_read(topology, shard, STALENESS_ANY, NULL, clock_mono_us(), 0) != NULL;
+    bool may = !topology || route_is_readable(topology, shard);
     snapshot_end(config->reader);
     return may;
 }
@@ -285,10 +293,9 @@ static void ask_wanted(struct search *search)
         struct search_shard *shard = &search->shards[i];
         if (!shard->wanted)
             continue;
-        if (may_answer(search, shard->name) && ask(shard, left_ms) == SG_OK)
-            search->waiting++;
-        else
-            shard->missing = true;
+        shard->asked = may_answer(search, shard->name) && ask(shard, left_ms) == SG_OK;
+        search->waiting += shard->asked;
+        shard->missing = !shard->asked;
     }
 }
 
@@ -296,7 +303,8 @@ static void on_owners(void *arg, const bool *holds, size_t count)
 {
     struct search *search = arg;
     for (size_t i = 0; i < count; i++)
-        search->shards[i].wanted = !holds || holds[i] || search->shards[i].token.lsn;
+        search->shards[i].wanted =
+            !holds || holds[i] || freshness_is_asked(&search->shards[i].fresh);
     search->source = holds ? "redis" : "all";
     ask_wanted(search);
     if (search->waiting == 0)
@@ -340,10 +348,8 @@ static struct search *search_new(const struct router_config *config, struct call
         shard->search = search;
         shard->wanted = true;
         snprintf(shard->name, sizeof(shard->name), "%s", shardmap_shard(map, (int)i)->name);
-        const struct read_token *token =
-            tokens_find(request->tokens, request->token_count, shard->name);
-        if (token)
-            shard->token = *token;
+        shard->fresh = freshness_of(&request->wish, shard->name,
+                                    config->settings->reads.max_staleness_ms * 1000);
     }
     return search;
 }

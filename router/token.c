@@ -61,22 +61,19 @@ bool token_parse(const char *text, size_t len, struct read_token *ret_token)
     return true;
 }
 
-/* A higher timeline goes on from the lower one, so whoever has replayed its LSN has what the lower
- * one's token asks for, as far as that was not lost. */
-static bool is_later(const struct read_token *a, const struct read_token *b)
-{
-    return a->timeline != b->timeline ? a->timeline > b->timeline : a->lsn > b->lsn;
-}
-
-/* False if there is no room for a further shard. */
+/* What covers both covers the higher timeline and the higher LSN: a replica that is to follow a new
+ * timeline tells of it while it still replays the old one, perhaps below what the other asks for.
+ * False if there is no room for a further shard. */
 static bool keep(struct read_token *tokens, size_t max, size_t *count,
                  const struct read_token *token)
 {
     for (size_t i = 0; i < *count; i++) {
         if (strcmp(tokens[i].shard, token->shard) != 0)
             continue;
-        if (is_later(token, &tokens[i]))
-            tokens[i] = *token;
+        if (token->timeline > tokens[i].timeline)
+            tokens[i].timeline = token->timeline;
+        if (token->lsn > tokens[i].lsn)
+            tokens[i].lsn = token->lsn;
         return true;
     }
     if (*count == max)
@@ -135,20 +132,27 @@ static bool read_hex(const char *text, const char *end, uint32_t *ret_value)
     return true;
 }
 
-bool token_from_wal(const char *shard, const char *lsn, const char *file,
-                    struct read_token *ret_token)
+bool token_read_lsn(const char *text, uint64_t *ret_lsn)
 {
     uint32_t high;
     uint32_t low;
+    const char *slash = strchr(text, '/');
+    if (!slash || !read_hex(text, slash, &high) ||
+        !read_hex(slash + 1, slash + strlen(slash), &low))
+        return false;
+    *ret_lsn = (uint64_t)high << 32 | low;
+    return true;
+}
+
+bool token_from_wal(const char *shard, const char *lsn, const char *file,
+                    struct read_token *ret_token)
+{
     uint32_t timeline;
-    const char *slash = strchr(lsn, '/');
-    if (!slash || !read_hex(lsn, slash, &high) ||
-        !read_hex(slash + 1, slash + strlen(slash), &low) || strlen(file) != 24 ||
+    struct read_token token = {.lsn = 0};
+    if (!token_read_lsn(lsn, &token.lsn) || token.lsn == 0 || strlen(file) != 24 ||
         !read_hex(file, file + 8, &timeline) || timeline == 0 || timeline > INT32_MAX)
         return false;
-    struct read_token token = {.timeline = (int32_t)timeline, .lsn = (uint64_t)high << 32 | low};
-    if (token.lsn == 0)
-        return false;
+    token.timeline = (int32_t)timeline;
     snprintf(token.shard, sizeof(token.shard), "%s", shard);
     *ret_token = token;
     return true;

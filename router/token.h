@@ -13,6 +13,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "router/router.h"
 
@@ -23,12 +24,15 @@ void token_format(const struct read_token *token, char ret_text[TOKEN_TEXT_SIZE]
 bool token_parse(const char *text, size_t len, struct read_token *ret_token);
 
 /* A header: one or several tokens between commas, blanks around them. Of several for one shard the
- * latest counts, so there are at most `max` shards; *ret_count and ret_tokens are untouched on
- * failure. */
+ * highest timeline and the highest LSN count, so there are at most `max` shards; *ret_count and
+ * ret_tokens are untouched on failure. */
 bool tokens_parse(const char *text, struct read_token *ret_tokens, size_t max, size_t *ret_count);
 /* The one for the shard, or NULL. */
 const struct read_token *tokens_find(const struct read_token *tokens, size_t count,
                                      const char *shard);
+
+/* PostgreSQL's text of an LSN, "0/16B3748". False and *ret_lsn untouched if it is none. */
+bool token_read_lsn(const char *text, uint64_t *ret_lsn);
 
 /* From what a primary says of its WAL: an LSN ("0/16B3748") and the name of the file that it is in
  * ("000000010000000000000001", whose first eight digits are the timeline). `shard` is copied. */

@@ -7,12 +7,16 @@
 
 #include <string.h>
 
-#include "router/router.h"
-
 const char *node_role_name(enum node_role role)
 {
     static const char *const names[] = {"unknown", "primary", "replica"};
     return names[role];
+}
+
+const char *node_refusal_name(enum node_refusal refusal)
+{
+    static const char *const names[] = {"", "older_timeline", "epoch_behind", "ambiguous"};
+    return names[refusal];
 }
 
 const struct topology_node *topology_find(const struct topology *topology, const char *node)
@@ -29,9 +33,8 @@ static bool of_shard(const struct topology_node *node, const char *shard)
     return strcmp(node->shard, shard) == 0;
 }
 
-/* The highest timeline that any node of the shard was ever seen on, dead ones too: a primary below
- * it was replaced while nobody told it. */
-static int32_t highest_timeline(const struct topology *topology, const char *shard)
+/* A primary below it was replaced while nobody told it. */
+int32_t topology_timeline(const struct topology *topology, const char *shard)
 {
     int32_t highest = 0;
     for (size_t i = 0; i < topology->node_count; i++) {
@@ -46,12 +49,12 @@ static int32_t highest_timeline(const struct topology *topology, const char *sha
  * that is equal too, nobody can know which one is right, so neither is. */
 const struct topology_node *topology_primary(const struct topology *topology, const char *shard)
 {
-    const int32_t timeline = highest_timeline(topology, shard);
+    const int32_t timeline = topology_timeline(topology, shard);
     const struct topology_node *primary = NULL;
     bool ambiguous = false;
     for (size_t i = 0; i < topology->node_count; i++) {
         const struct topology_node *node = &topology->nodes[i];
-        if (!of_shard(node, shard) || !node->up || node->role != NODE_PRIMARY ||
+        if (!of_shard(node, shard) || !node->up || node->role != NODE_PRIMARY || node->refused ||
             node->timeline != timeline)
             continue;
         if (!primary || node->epoch > primary->epoch) {
@@ -67,7 +70,7 @@ const struct topology_node *topology_primary(const struct topology *topology, co
 const struct topology_node *route_write(const struct topology *topology, const char *shard)
 {
     const struct topology_node *primary = topology_primary(topology, shard);
-    return primary && !primary->fenced ? primary : NULL;
+    return primary && primary->attested && !primary->fenced ? primary : NULL;
 }
 
 int64_t topology_staleness_us(const struct topology_node *node, int64_t now_us)
@@ -78,38 +81,4 @@ int64_t topology_staleness_us(const struct topology_node *node, int64_t now_us)
         return STALENESS_UNKNOWN;
     int64_t since_us = now_us - node->sampled_us;
     return node->staleness_us + (since_us > 0 ? since_us : 0);
-}
-
-static bool fresh_replica(const struct topology *topology, const struct topology_node *node,
-                          const char *shard, int64_t max_staleness_us,
-                          const struct read_token *token, int64_t now_us)
-{
-    if (!of_shard(node, shard) || !node->up || node->role != NODE_REPLICA)
-        return false;
-    if (token && (node->timeline != token->timeline || node->lsn < token->lsn))
-        return false;
-    int64_t staleness_us = topology_staleness_us(node, now_us);
-    if (staleness_us == STALENESS_UNKNOWN)
-        return max_staleness_us == STALENESS_ANY &&
-               node->timeline == highest_timeline(topology, shard);
-    return staleness_us <= max_staleness_us;
-}
-
-const struct topology_node *route_read(const struct topology *topology, const char *shard,
-                                       int64_t max_staleness_us, const struct read_token *token,
-                                       int64_t now_us, unsigned turn)
-{
-    size_t fresh = 0;
-    for (size_t i = 0; i < topology->node_count; i++)
-        fresh +=
-            fresh_replica(topology, &topology->nodes[i], shard, max_staleness_us, token, now_us);
-    if (fresh == 0)
-        return topology_primary(topology, shard);
-    size_t skip = turn % fresh;
-    for (size_t i = 0; i < topology->node_count; i++) {
-        if (fresh_replica(topology, &topology->nodes[i], shard, max_staleness_us, token, now_us) &&
-            skip-- == 0)
-            return &topology->nodes[i];
-    }
-    return NULL;
 }

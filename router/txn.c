@@ -3,7 +3,8 @@
  *
  * A transaction is a list of steps with one driver: a reply is recorded, and `next` decides what
  * comes then. Whatever goes wrong after BEGIN leads through ROLLBACK, so that a connection never
- * goes back with a transaction open.
+ * goes back with a transaction open. Whatever acknowledges a booking, an earlier one too, leads
+ * through COMMIT, with the question behind it what that has left (commit.h): both leave together.
  *
  * SPDX-License-Identifier: MIT
  */
@@ -16,6 +17,7 @@
 
 #include "base/dynbuf.h"
 #include "base/log.h"
+#include "router/commit.h"
 #include "router/lane.h"
 #include "router/lane_batch.h"
 #include "router/params.h"
@@ -41,6 +43,9 @@ struct txn {
     size_t step;
     bool open; /* from the sending of BEGIN to the end */
     struct booking_op *op;
+    bool committed;            /* the server said so */
+    bool wait_cut;             /* but waited for no standby */
+    bool asks_wal;             /* what comes behind COMMIT was sent, too */
     enum txn_end end;          /* once a ROLLBACK is on its way */
     struct book_result result; /* of TXN_ANSWER */
     struct seat conflicts[ROUTER_SEATS_MAX];
@@ -50,6 +55,7 @@ struct txn {
 };
 
 static bool send_step(struct txn *txn, enum statement statement);
+static void commit(struct txn *txn);
 
 /* --- parameters ------------------------------------------------------------------------------- */
 
@@ -117,7 +123,7 @@ static void encode(struct params *params, const struct txn *txn, enum statement 
         params_text(params, op->idempotency_key);
         params_i64(params, op->request_hash);
         break;
-    default: /* BEGIN, COMMIT, ROLLBACK take none */
+    default: /* BEGIN, ROLLBACK take none */
         break;
     }
 }
@@ -202,8 +208,10 @@ static bool on_look(struct txn *txn, const PGresult *rows)
         return true;
     if (!lane_outcome(outcome, &result->error)) {
         finish(txn, TXN_AGAIN); /* "again": an old key has just been set free */
-    } else if (result->error == SG_FENCED || result->error == SG_STALE_EPOCH) {
-        finish(txn, TXN_AGAIN_LATER);
+    } else if (result->error == SG_FENCED || result->error == SG_STALE_EPOCH ||
+               result->error == SG_NOT_SYNCHRONOUS) {
+        lane_refused(txn->slot, result->error);
+        finish(txn, TXN_AGAIN);
     } else if (result->error == SG_OK) {
         char own[UUID_TEXT_LEN + 1];
         uuid_format(&txn->op->booking_id, own);
@@ -211,7 +219,7 @@ static bool on_look(struct txn *txn, const PGresult *rows)
                  PQgetvalue(rows, 0, LOOK_BOOKING_ID));
         result->replayed = strcmp(own, result->booking_id) != 0;
         result->created_at_us = strtoll(PQgetvalue(rows, 0, LOOK_CREATED_US), NULL, 10);
-        finish(txn, TXN_ANSWER);
+        commit(txn);
     } else {
         if (result->error == SG_SEATS_TAKEN || result->error == SG_UNKNOWN_SEAT) {
             result->seats = txn->conflicts;
@@ -274,28 +282,77 @@ static void on_reply(void *arg, const struct pgreply *reply)
     if (reply->kind == PGREPLY_LOST) {
         txn->open = false; /* the server rolls back what was not committed */
         txn->op->asked = true;
-        finish(txn, TXN_AGAIN_LATER);
+        finish(txn, TXN_AGAIN);
         return;
     }
     if (reply->kind == PGREPLY_ERROR) {
-        if (statement == STATEMENT_COMMIT) {
-            txn->open = false;
-            txn->op->asked = true; /* an error behind a COMMIT does not tell whether it was done */
-        }
         on_error(txn, reply);
         return;
     }
+    txn->committed = !txn->open; /* a statement outside of a transaction is one */
+    txn->wait_cut = reply->wait_cut;
     if (!on_rows(txn, statement, reply->result))
         return;
     enum statement following = txn->steps[++txn->step];
-    if (following == STATEMENT_COUNT) {
-        txn->open = false;
-        uuid_format(&txn->op->booking_id, txn->result.booking_id);
-        finish_error(txn, SG_OK);
-    } else if (!send_step(txn, following)) {
-        txn->op->asked |= following == STATEMENT_COMMIT; /* a part of it may have gone out */
+    if (following == STATEMENT_COMMIT)
+        commit(txn);
+    else if (!send_step(txn, following))
         finish(txn, TXN_AGAIN_LATER);
+}
+
+/* --- the end of one that is to stay ----------------------------------------------------------- */
+
+/* The server has answered COMMIT and what is behind it. Without its word that it did commit, nobody
+ * knows; and what it did may be less than was promised. Both are asked for again. */
+static void conclude(struct txn *txn, const PGresult *behind)
+{
+    struct lane *lane = lane_slot_lane(txn->slot);
+    struct commit left = commit_read(lane_shard(lane), behind, txn->wait_cut);
+    txn->open = false;
+    if (!txn->committed || !commit_holds(&left, lane_slot_durability(txn->slot))) {
+        txn->op->asked = true;
+        finish(txn, TXN_AGAIN_LATER);
+        return;
     }
+    txn->result.token = left.token;
+    txn->result.durability = left.durability;
+    if (!txn->result.booking_id[0])
+        uuid_format(&txn->op->booking_id, txn->result.booking_id);
+    lane_acknowledged(txn->slot, &left.token, 1);
+    finish_error(txn, SG_OK);
+}
+
+static void on_wal(void *arg, const struct pgreply *reply)
+{
+    conclude(arg, reply->kind == PGREPLY_ROWS ? reply->result : NULL);
+}
+
+static void on_committed(void *arg, const struct pgreply *reply)
+{
+    struct txn *txn = arg;
+    txn->wait_cut = reply->wait_cut;
+    txn->committed = reply->kind == PGREPLY_ROWS &&
+                     strcmp(PQcmdStatus((PGresult *)reply->result), "COMMIT") == 0;
+    if (reply->kind == PGREPLY_ERROR) /* whether it was done is not known */
+        lane_slot_suspect(txn->slot, reply->message);
+    if (!txn->asks_wal)
+        conclude(txn, NULL);
+}
+
+/* Goes on to on_committed, if a transaction is open, and then on_wal. */
+static void commit(struct txn *txn)
+{
+    struct pgconn *conn = lane_slot_conn(txn->slot);
+    bool open = txn->open;
+    txn->asks_wal = true; /* both leave before either is answered */
+    if (open && !pgconn_send(conn, STATEMENT_COMMIT, NULL, on_committed, txn)) {
+        txn->op->asked = true; /* a part of it may have gone out */
+        finish(txn, TXN_AGAIN_LATER);
+        return;
+    }
+    txn->asks_wal = pgconn_send(conn, STATEMENT_WAL, NULL, on_wal, txn);
+    if (!open && !txn->asks_wal)
+        conclude(txn, NULL);
 }
 
 static void on_rolled_back(void *arg, const struct pgreply *reply)

@@ -67,7 +67,8 @@ static const struct exchange exchanges[] = {
      200,
      {"{\"mapVersion\":3,\"nodes\":[{\"shard\":\"alpha\",\"node\":\"alpha-1\",\"role\":\"primary\","
       "\"up\":true,\"timeline\":2,\"lsn\":\"1/A000010\",\"stalenessMs\":0,\"epoch\":4,"
-      "\"fenced\":true,\"events\":12,\"systemIdentifier\":\"18446744073709551615\","
+      "\"fenced\":true,\"events\":12,\"attested\":true,\"refused\":\"older_timeline\","
+      "\"systemIdentifier\":\"18446744073709551615\","
       "\"lastError\":null}",
       "\"node\":\"alpha-2\",\"role\":\"unknown\",\"up\":false", "\"stalenessMs\":null",
       "\"systemIdentifier\":null", "\"lastError\":\"not UTF-8: ? \\\"x\\\"\""}},
@@ -179,6 +180,8 @@ static void publish_topology(struct fixture *f)
                                                 .lsn = 0x10a000010,
                                                 .epoch = 4,
                                                 .fenced = true,
+                                                .attested = true,
+                                                .refused = NODE_OLDER_TIMELINE,
                                                 .system_identifier = UINT64_MAX,
                                                 .event_count = 12};
     topology->nodes[1] = (struct topology_node){.name = "alpha-2",

@@ -37,6 +37,8 @@ static void a_booking_is_made(void **state)
     edge_assert_header(edge, "SeatGrid-Map-Version", "9");
     assert_null(edge_header(edge, "SeatGrid-Staleness"));
     assert_null(edge_header(edge, "Idempotent-Replayed"));
+    assert_null(edge_header(edge, "SeatGrid-Token"));
+    edge_assert_header(edge, "SeatGrid-Durability", "async");
     assert_non_null(edge_header(edge, "X-Request-Id"));
     assert_int_equal(router->asked_event_id, 1);
     assert_string_equal(router->asked_user, "u-1");
@@ -86,8 +88,9 @@ static void every_word_of_the_router_has_its_answer(void **state)
         {SG_UNKNOWN_EVENT, 404, false},    {SG_KEY_REUSED, 422, false},
         {SG_DEADLINE, 503, true},          {SG_OUTCOME_UNKNOWN, 503, true},
         {SG_SHARD_UNAVAILABLE, 503, true}, {SG_FENCED, 503, true},
-        {SG_STALE_EPOCH, 503, true},       {SG_OVERLOADED, 503, true},
-        {SG_INTERNAL, 500, false},         {SG_NO_MEMORY, 500, false},
+        {SG_STALE_EPOCH, 503, true},       {SG_NOT_SYNCHRONOUS, 503, true},
+        {SG_OVERLOADED, 503, true},        {SG_INTERNAL, 500, false},
+        {SG_NO_MEMORY, 500, false},
     };
     struct edge *edge = *state;
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {

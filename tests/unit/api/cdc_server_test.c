@@ -47,7 +47,7 @@ struct exchange {
     const char *method;
     const char *path;
     int status;
-    const char *parts[6]; /* of the body */
+    const char *parts[8]; /* of the body */
 };
 
 static const struct exchange exchanges[] = {
@@ -64,7 +64,7 @@ static const struct exchange exchanges[] = {
      {"{\"streams\":[{\"shard\":\"alpha\",\"state\":\"no_primary\"",
       "\"detail\":\"no primary is known", "\"receivedLsn\":null",
       "\"lagBytes\":null,\"lagMs\":null", "\"walKeptBytes\":null,\"walAlarm\":false",
-      "{\"shard\":\"beta\""}},
+      "\"countedStandby\":false", "{\"shard\":\"beta\""}},
     {"POST", "/admin/reseed", 503, {"\"code\":\"shard_unavailable\"", "does not keep the shard"}},
     {"POST", "/admin/reseed?shard=beta", 503, {"\"code\":\"shard_unavailable\""}},
     {"POST", "/admin/reseed?shard=gamma", 422, {"\"code\":\"unknown_shard\""}},
@@ -73,6 +73,32 @@ static const struct exchange exchanges[] = {
     {"POST", "/admin/reconcile?shard=alpha&fix=1", 503, {"\"code\":\"shard_unavailable\""}},
     {"POST", "/admin/reconcile?shard=gamma", 422, {"\"code\":\"unknown_shard\""}},
     {"POST", "/admin/reconcile?fix=yes", 400, {"fix is 0 or 1"}},
+    {"POST",
+     "/admin/drain?shard=alpha&lsn=0/16B3748&timeout_ms=100",
+     503,
+     {"\"code\":\"shard_unavailable\""}},
+    {"POST",
+     "/admin/drain?shard=alpha&lsn=0%2f16b3748&timeout_ms=600000&timeline=7",
+     503,
+     {"\"code\":\"shard_unavailable\""}},
+    {"POST",
+     "/admin/drain?shard=gamma&lsn=FFFFFFFF/FFFFFFFF&timeout_ms=1",
+     422,
+     {"\"code\":\"unknown_shard\""}},
+    {"POST", "/admin/drain?lsn=0/16B3748&timeout_ms=100", 400, {"shard names"}},
+    {"POST", "/admin/drain?shard=alpha&timeout_ms=100", 400, {"lsn is a position"}},
+    {"POST", "/admin/drain?shard=alpha&lsn=0/0&timeout_ms=100", 400, {"lsn is a position"}},
+    {"POST", "/admin/drain?shard=alpha&lsn=/1&timeout_ms=100", 400, {"lsn is a position"}},
+    {"POST", "/admin/drain?shard=alpha&lsn=0/1x&timeout_ms=100", 400, {"lsn is a position"}},
+    {"POST", "/admin/drain?shard=alpha&lsn=-1/1&timeout_ms=100", 400, {"lsn is a position"}},
+    {"POST", "/admin/drain?shard=alpha&lsn=0/123456789&timeout_ms=9", 400, {"lsn is a position"}},
+    {"POST", "/admin/drain?shard=alpha&lsn=123456789/0&timeout_ms=9", 400, {"lsn is a position"}},
+    {"POST", "/admin/drain?shard=alpha&lsn=0/1", 400, {"timeout_ms is a number"}},
+    {"POST", "/admin/drain?shard=alpha&lsn=0/1&timeout_ms=0", 400, {"timeout_ms is a number"}},
+    {"POST", "/admin/drain?shard=alpha&lsn=0/1&timeout_ms=600001", 400, {"timeout_ms is a"}},
+    {"POST", "/admin/drain?shard=alpha&lsn=0/1&timeout_ms=%2b9", 400, {"timeout_ms is a number"}},
+    {"POST", "/admin/drain?shard=alpha&lsn=0/1&timeout_ms=9&timeline=0", 400, {"timeline is the"}},
+    {"GET", "/admin/drain?shard=alpha&lsn=0/1&timeout_ms=100", 405, {"method_not_allowed"}},
     {"GET", "/admin/reseed", 405, {"method_not_allowed"}},
     {"GET", "/admin/reconcile", 405, {"method_not_allowed"}},
     {"POST", "/admin/streams", 405, {"method_not_allowed"}},
@@ -152,7 +178,7 @@ static void check(const struct exchange *exchange, int status, const char *body)
     if (status != exchange->status)
         fail_msg("%s %s: %d, expected %d: %s", exchange->method, exchange->path, status,
                  exchange->status, body);
-    for (size_t i = 0; i < 6 && exchange->parts[i]; i++) {
+    for (size_t i = 0; i < 8 && exchange->parts[i]; i++) {
         if (!strstr(body, exchange->parts[i]))
             fail_msg("%s %s: no %s in %s", exchange->method, exchange->path, exchange->parts[i],
                      body);

@@ -28,12 +28,16 @@ static void an_event_is_created(void **state)
     struct edge *edge = *state;
     struct router *router = edge->router;
     router->event = event;
+    router->event.token = (struct read_token){"beta", 2, 0x16B3748};
+    router->event.durability = SHARDMAP_SYNC;
     assert_int_equal(edge_ask(edge, "POST", "/events", "Content-Type: application/json\r\n",
                               "{\"name\":\"Op \\\"é\\\"\",\"startsAt\":\"2027-06-01T21:00:00+02:00"
                               "\",\"rows\":1000,\"cols\":1000,\"shard\":\"beta\"}"),
                      201);
     assert_string_equal(edge->body, EVENT_JSON);
     edge_assert_header(edge, "Location", "/events/42");
+    edge_assert_header(edge, "SeatGrid-Token", "beta.2.16B3748");
+    edge_assert_header(edge, "SeatGrid-Durability", "sync");
     edge_assert_header(edge, "SeatGrid-Shard", "alpha");
     assert_null(edge_header(edge, "SeatGrid-Node"));
     assert_string_equal(router->asked_name, "Op \"é\"");

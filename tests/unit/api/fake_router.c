@@ -124,9 +124,17 @@ static void run_booking(struct fake_pending *pending)
     fn(pending->arg, &router->route, router->error, &router->booking);
 }
 
-enum sg_error router_booking_get(struct router *router, int64_t event_id, const char *booking_id,
-                                 router_booking_fn *fn, void *arg)
+static void note_wish(struct router *router, const struct read_wish *wish)
 {
+    router->asked_staleness_us = wish->max_staleness_us;
+    router->asked_token_count = wish->token_count;
+    memcpy(router->asked_tokens, wish->tokens, wish->token_count * sizeof(wish->tokens[0]));
+}
+
+enum sg_error router_booking_get(struct router *router, int64_t event_id, const char *booking_id,
+                                 const struct read_wish *wish, router_booking_fn *fn, void *arg)
+{
+    note_wish(router, wish);
     router->asked_event_id = event_id;
     snprintf(router->asked_booking, sizeof(router->asked_booking), "%s", booking_id);
     return accept_call(router, run_booking, (void *)fn, arg);
@@ -151,9 +159,10 @@ enum sg_error router_event_create(struct router *router, const struct event_new 
     return accept_call(router, run_event, (void *)fn, arg);
 }
 
-enum sg_error router_event_get(struct router *router, int64_t event_id, router_event_fn *fn,
-                               void *arg)
+enum sg_error router_event_get(struct router *router, int64_t event_id,
+                               const struct read_wish *wish, router_event_fn *fn, void *arg)
 {
+    note_wish(router, wish);
     router->asked_event_id = event_id;
     return accept_call(router, run_event, (void *)fn, arg);
 }
@@ -166,8 +175,9 @@ static void run_page(struct fake_pending *pending)
 }
 
 enum sg_error router_event_list(struct router *router, int64_t after_id, size_t limit,
-                                router_events_fn *fn, void *arg)
+                                const struct read_wish *wish, router_events_fn *fn, void *arg)
 {
+    note_wish(router, wish);
     router->asked_after_id = after_id;
     router->asked_limit = limit;
     return accept_call(router, run_page, (void *)fn, arg);
@@ -181,8 +191,10 @@ static void run_availability(struct fake_pending *pending)
 }
 
 enum sg_error router_availability(struct router *router, int64_t event_id,
-                                  router_availability_fn *fn, void *arg)
+                                  const struct read_wish *wish, router_availability_fn *fn,
+                                  void *arg)
 {
+    note_wish(router, wish);
     router->asked_event_id = event_id;
     return accept_call(router, run_availability, (void *)fn, arg);
 }
@@ -200,9 +212,7 @@ enum sg_error router_tickets(struct router *router, const struct tickets_request
     snprintf(router->asked_user, sizeof(router->asked_user), "%s", request->user_id);
     router->asked_limit = request->limit;
     router->asked_after = request->after ? *request->after : (struct ticket_place){.event_id = 0};
-    router->asked_token_count = request->token_count;
-    memcpy(router->asked_tokens, request->tokens,
-           request->token_count * sizeof(router->asked_tokens[0]));
+    note_wish(router, &request->wish);
     return accept_call(router, run_tickets, (void *)fn, arg);
 }
 
@@ -213,14 +223,11 @@ static void run_seatmap(struct fake_pending *pending)
     fn(pending->arg, &router->route, router->error, router->error ? NULL : router->seatmap);
 }
 
-enum sg_error router_seatmap(struct router *router, int64_t event_id, int64_t max_staleness_us,
-                             const struct read_token *token, router_seatmap_fn *fn, void *arg)
+enum sg_error router_seatmap(struct router *router, int64_t event_id, const struct read_wish *wish,
+                             router_seatmap_fn *fn, void *arg)
 {
     router->asked_event_id = event_id;
-    router->asked_staleness_us = max_staleness_us;
-    router->asked_token_count = token ? 1 : 0;
-    if (token)
-        router->asked_tokens[0] = *token;
+    note_wish(router, wish);
     return accept_call(router, run_seatmap, (void *)fn, arg);
 }
 

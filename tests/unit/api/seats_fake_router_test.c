@@ -216,10 +216,26 @@ static void wishes_that_cannot_be_met(void **state)
     edge_assert_header(edge, "Retry-After", "2");
 }
 
+/* Also with a 304: what the reader has now is what the token stands for. */
+static void a_seat_map_tells_its_token(void **state)
+{
+    struct edge *edge = *state;
+    struct router *router = edge->router;
+    router->seatmap = fake_seatmap_new(1, 1, 2, "..");
+    assert_int_equal(edge_ask(edge, "GET", "/events/1/seats", "", NULL), 200);
+    assert_null(edge_header(edge, "SeatGrid-Token")); /* not known: not told */
+    router->route.seen = (struct read_token){.shard = "alpha", .timeline = 3, .lsn = 0x1A};
+    assert_int_equal(edge_ask(edge, "GET", "/events/1/seats", "", NULL), 200);
+    edge_assert_header(edge, "SeatGrid-Token", "alpha.3.1A");
+    assert_int_equal(edge_ask(edge, "GET", "/events/1/seats", "If-None-Match: *\r\n", NULL), 304);
+    edge_assert_header(edge, "SeatGrid-Token", "alpha.3.1A");
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, edge_setup, edge_teardown)
     const struct CMUnitTest tests[] = {
+        TEST(a_seat_map_tells_its_token),
         TEST(compact_json_is_the_default),
         TEST(full_json_names_every_seat),
         TEST(protobuf_packs_two_bits_a_seat),

@@ -170,10 +170,9 @@ static void tokens_reach_the_router(void **state)
                               "SeatGrid-Token: beta.2.FF\r\nSeatGrid-Token: alpha.1.16B3748\r\n",
                               NULL),
                      200);
-    assert_int_equal(router->asked_token_count, 1); /* only the one of the event's shard */
-    assert_string_equal(router->asked_tokens[0].shard, "alpha");
-    assert_int_equal(
-        edge_ask(edge, "GET", "/events/1/seats", "SeatGrid-Token: beta.2.FF\r\n", NULL), 200);
+    assert_int_equal(router->asked_token_count, 2);
+    assert_string_equal(router->asked_tokens[1].shard, "alpha");
+    assert_int_equal(edge_ask(edge, "GET", "/events/1/seats", "", NULL), 200);
     assert_int_equal(router->asked_token_count, 0);
 }
 
@@ -181,15 +180,23 @@ static void malformed_tokens_are_refused(void **state)
 {
     static const char *const bad[] = {"x",          "alpha.1",     "alpha.1.16b3748",
                                       "alpha.1.0,", "alpha.1.FF,", "alpha.01.FF"};
-    static const char *const targets[] = {"/users/u-1/tickets", "/events/1/seats"};
+    static const char *const targets[] = {
+        "/users/u-1/tickets",
+        "/events/1/seats",
+        "/events",
+        "/events/1",
+        "/events/1/availability",
+        "/events/1/bookings/0190a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b"};
     struct edge *edge = *state;
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
-        for (size_t k = 0; k < 2; k++) {
+        for (size_t k = 0; k < sizeof(targets) / sizeof(targets[0]); k++) {
             char header[128];
             snprintf(header, sizeof(header), "SeatGrid-Token: %s\r\n", bad[i]);
             if (edge_ask(edge, "GET", targets[k], header, NULL) != 400)
                 fail_msg("%s with %s gives %d", targets[k], header, edge->status);
             edge_assert_body_has(edge, "SeatGrid-Token: must be what");
+            if (edge_ask(edge, "GET", targets[k], "SeatGrid-Max-Staleness: soon\r\n", NULL) != 400)
+                fail_msg("%s with a bad bound gives %d", targets[k], edge->status);
         }
     }
     assert_int_equal(edge->router->calls, 0);

@@ -37,14 +37,15 @@ static void on_seatmap(void *arg, const struct route *route, enum sg_error error
 static struct errand *get_booking(struct rig *rig)
 {
     struct errand *errand = rig_errand(rig);
-    assert_int_equal(router_booking_get(rig->router, 5, some_booking, on_booking, errand), SG_OK);
+    assert_int_equal(router_booking_get(rig->router, 5, some_booking, NULL, on_booking, errand),
+                     SG_OK);
     return errand;
 }
 
 static struct errand *get_seatmap(struct rig *rig, int64_t event_id)
 {
     struct errand *errand = rig_errand(rig);
-    assert_int_equal(router_seatmap(rig->router, event_id, -1, NULL, on_seatmap, errand), SG_OK);
+    assert_int_equal(router_seatmap(rig->router, event_id, NULL, on_seatmap, errand), SG_OK);
     assert_int_equal(errand->answers, 0);
     return errand;
 }
@@ -230,14 +231,16 @@ static void test_the_queue_is_bounded(void **state)
     for (int i = 0; i < 5; i++)
         rig_get_event(rig, 5);
     struct errand *refused = rig_errand(rig);
-    assert_int_equal(router_event_get(rig->router, 5, on_rig_event, refused), SG_OVERLOADED);
-    assert_int_equal(router_seatmap(rig->router, 5, -1, NULL, on_seatmap, refused), SG_OVERLOADED);
-    rig->errand_count--;
+    assert_int_equal(router_event_get(rig->router, 5, NULL, on_rig_event, refused), SG_OVERLOADED);
+    assert_int_equal(router_seatmap(rig->router, 5, NULL, on_seatmap, refused), SG_OVERLOADED);
+    assert_int_equal(refused->answers, 0);
+    rig->errand_count--; /* its place is given to the next: two answers would show */
+    struct errand *other = rig_get_event(rig, 1005); /* another shard does not notice */
+    turn_until(rig->base, other->answers);
     fake_cut(rig->servers[ALPHA_2].postgres);
     rig->servers[ALPHA_2].instead = NULL;
     rig_wait(rig);
     rig_check_once(rig);
-    assert_int_equal(refused->answers, 0);
 }
 
 /* --- deadlines ---------------------------------------------------------------------------------
@@ -284,8 +287,6 @@ static void test_the_map_changes_in_a_deadline_s_callback(void **state)
     for (int i = 0; i < 3; i++)
         rig_get_event(rig, 5);
     rig->errands[0].then = publish_and_ask;
-    rig_publish_topology(rig,
-                         &(struct rig_topology){.alpha_primary = "alpha-1", .replica_down = true});
     rig_wait(rig);
     rig_check_once(rig);
     rig_check_errors(rig, 0, 3, SG_DEADLINE);
@@ -433,13 +434,13 @@ static void test_a_list_is_partial_when_a_shard_is_dead(void **state)
     rig_publish_topology(rig,
                          &(struct rig_topology){.alpha_primary = "alpha-1", .beta_down = true});
     struct errand *errand = rig_errand(rig);
-    assert_int_equal(router_event_list(rig->router, 0, 10, on_page, errand), SG_OK);
+    assert_int_equal(router_event_list(rig->router, 0, 10, NULL, on_page, errand), SG_OK);
     rig_wait(rig);
     rig_check_errors(rig, 0, 1, SG_OK);
     assert_int_equal(errand->seat_count, 1);
     rig_publish_topology(rig, &(struct rig_topology){.replica_down = true, .beta_down = true});
     errand = rig_errand(rig);
-    assert_int_equal(router_event_list(rig->router, 0, 10, on_page, errand), SG_OK);
+    assert_int_equal(router_event_list(rig->router, 0, 10, NULL, on_page, errand), SG_OK);
     rig_wait(rig);
     assert_int_equal(errand->error, SG_SHARD_UNAVAILABLE);
     rig_check_once(rig);
@@ -458,7 +459,8 @@ static void test_free_answers_everybody(void **state)
         rig_get_event(rig, 5);
         get_booking(rig);
         get_seatmap(rig, 5 + i);
-        assert_int_equal(router_event_list(rig->router, 0, 10, on_page, rig_errand(rig)), SG_OK);
+        assert_int_equal(router_event_list(rig->router, 0, 10, NULL, on_page, rig_errand(rig)),
+                         SG_OK);
     }
     create_event(rig);
     turn_for(rig->base, 10);
@@ -467,6 +469,262 @@ static void test_free_answers_everybody(void **state)
     rig_check_once(rig);
     assert_int_equal(rig->errands[rig->errand_count - 1].error, SG_OUTCOME_UNKNOWN);
     turn_until(rig->base, rig_sessions(rig, ALPHA_1) == 0 && rig_sessions(rig, ALPHA_2) == 0);
+}
+
+/* --- tokens ------------------------------------------------------------------------------------
+ */
+
+static const struct read_token token = {.shard = "alpha", .timeline = 1, .lsn = 100};
+
+static struct errand *get_with_token(struct rig *rig, const struct read_token *wanted)
+{
+    struct errand *errand = rig_errand(rig);
+    struct read_wish wish = {.max_staleness_us = -1, .tokens = wanted, .token_count = 1};
+    assert_int_equal(router_event_get(rig->router, 5, &wish, on_rig_event, errand), SG_OK);
+    return errand;
+}
+
+static void check_node(const struct errand *errand, const char *node)
+{
+    assert_string_equal(sg_error_code(errand->error), "ok");
+    assert_string_equal(errand->route.node, node);
+}
+
+/* What the topology knows is old; the replica itself has the last word, before the statement. */
+static void test_a_replica_is_asked_for_its_position(void **state)
+{
+    struct rig *rig = *state;
+    struct rig_server *replica = &rig->servers[ALPHA_2];
+    rig_start_ready(rig);
+    replica->lsn = 100;
+    struct errand *errand = get_with_token(rig, &token);
+    rig_wait(rig);
+    check_node(errand, "alpha-2");
+    assert_int_equal(replica->positions, 1);
+    rig_publish_topology(rig,
+                         &(struct rig_topology){.alpha_primary = "alpha-1", .replica_lsn = 100});
+    errand = get_with_token(rig, &token); /* sent together, as it is known to be there */
+    rig_wait(rig);
+    check_node(errand, "alpha-2");
+    assert_int_equal(replica->positions, 2);
+    replica->lsn = 99; /* it was built anew, and nobody has noticed */
+    errand = get_with_token(rig, &token);
+    rig_wait(rig);
+    check_node(errand, "alpha-1");
+    rig_check_once(rig);
+}
+
+static void test_a_replica_that_catches_up_in_time(void **state)
+{
+    struct rig *rig = *state;
+    rig->settings.reads.token_wait_ms = 5000;
+    rig_start_ready(rig);
+    rig->servers[ALPHA_2].lsn = 99;
+    struct errand *errand = get_with_token(rig, &token);
+    turn_until(rig->base, rig->servers[ALPHA_2].positions >= 3);
+    assert_int_equal(errand->answers, 0);
+    rig->servers[ALPHA_2].lsn = 101;
+    rig_wait(rig);
+    check_node(errand, "alpha-2");
+    assert_int_equal(rig->servers[ALPHA_2].reads, 1); /* never before it was there */
+    assert_int_equal(rig->servers[ALPHA_1].reads, 0);
+}
+
+/* A token one byte into a record that nobody may ever have whole. */
+static void test_half_a_record_is_enough_without_a_primary(void **state)
+{
+    struct rig *rig = *state;
+    rig->settings.reads.token_wait_ms = 10;
+    rig_start_ready(rig);
+    rig->servers[ALPHA_2].lsn = 99;
+    struct errand *errand = get_with_token(rig, &token);
+    rig_wait(rig);
+    check_node(errand, "alpha-1");
+    rig_publish_topology(rig, &(struct rig_topology){.replica_lsn = 100}); /* no primary any more */
+    errand = get_with_token(rig, &token);
+    rig_wait(rig);
+    check_node(errand, "alpha-2");
+}
+
+/* Nobody may answer: a replica that lacks it, a primary of the past. */
+static void test_a_token_of_a_later_timeline_waits_for_it(void **state)
+{
+    static const struct read_token later = {.shard = "alpha", .timeline = 2, .lsn = 100};
+    struct rig *rig = *state;
+    rig_start_ready(rig);
+    rig->servers[ALPHA_2].lsn = 1000;
+    struct errand *errand = get_with_token(rig, &later);
+    turn_for(rig->base, 60);
+    assert_int_equal(errand->answers, 0);
+    assert_int_equal(rig->suspects, 1); /* and health is told once that there is another */
+    rig_publish_topology(rig, &(struct rig_topology){.alpha_primary = "alpha-2", .timeline = 2});
+    router_sync_topology(rig->router);
+    rig_wait(rig);
+    check_node(errand, "alpha-2");
+    assert_int_equal(rig->servers[ALPHA_1].reads, 0);
+}
+
+/* --- the primary's protection ------------------------------------------------------------------
+ */
+
+static struct errand *get_with_bound(struct rig *rig, int64_t max_staleness_us)
+{
+    struct errand *errand = rig_errand(rig);
+    struct read_wish wish = {.max_staleness_us = max_staleness_us};
+    assert_int_equal(router_event_get(rig->router, 5, &wish, on_rig_event, errand), SG_OK);
+    return errand;
+}
+
+static const struct rig_topology lagging = {.alpha_primary = "alpha-1",
+                                            .replica_staleness_us = 60000000};
+
+static void test_fallbacks_are_capped(void **state)
+{
+    struct rig *rig = *state;
+    rig->settings.reads.primary_max = 2;
+    rig->settings.reads.deadline_ms = 150;
+    rig_start_ready(rig);
+    rig_publish_topology(rig, &lagging);
+    rig->servers[ALPHA_1].instead = hangs;
+    for (int i = 0; i < 2; i++)
+        rig_get_event(rig, 5); /* these hold the room */
+    struct errand *strict = get_with_bound(rig, 0);
+    struct errand *loose = get_with_bound(rig, 3600000000);
+    struct errand *plain = rig_get_event(rig, 5);
+    turn_until(rig->base, loose->answers && plain->answers);
+    check_node(loose, "alpha-2");
+    check_node(plain, "alpha-2");
+    assert_true(plain->route.staleness_us >= 60000000);
+    assert_int_equal(strict->answers, 0);
+    rig_wait(rig);
+    assert_int_equal(strict->error, SG_OVERLOADED);
+    rig_check_errors(rig, 0, 2, SG_DEADLINE);
+    assert_int_equal(rig->servers[ALPHA_1].postgres->executed, 1); /* it hangs at the first */
+}
+
+static void test_who_waits_for_room_gets_it(void **state)
+{
+    struct rig *rig = *state;
+    rig->settings.reads.primary_max = 1;
+    rig_start_ready(rig);
+    rig_publish_topology(rig, &lagging);
+    for (int i = 0; i < 30; i++)
+        get_with_bound(rig, 0);
+    rig_wait(rig);
+    rig_check_once(rig);
+    for (int i = 0; i < 30; i++) {
+        check_node(&rig->errands[i], "alpha-1");
+        assert_int_equal(rig->errands[i].order, i + 1);
+    }
+}
+
+/* --- nodes that change -------------------------------------------------------------------------
+ */
+
+/* "There is none" of a replica sends the reader to the primary like lag does: through the cap. */
+static void test_what_a_replica_does_not_know_is_capped_too(void **state)
+{
+    struct rig *rig = *state;
+    rig->settings.reads.primary_max = 2;
+    rig->settings.reads.deadline_ms = 300;
+    rig->servers[ALPHA_2].knows_nothing = true;
+    rig_start_ready(rig);
+    rig->servers[ALPHA_1].instead = hangs;
+    for (int i = 0; i < 10; i++)
+        rig_get_event(rig, 5);
+    rig_wait(rig);
+    rig_check_once(rig);
+    unsigned refused = 0;
+    for (int i = 0; i < 10; i++)
+        refused += rig->errands[i].error == SG_OVERLOADED;
+    assert_int_equal(refused, 8);
+}
+
+/* What is in flight on a node that is found dead does not wait for its deadline. */
+static void test_a_node_that_hangs_is_given_up(void **state)
+{
+    struct rig *rig = *state;
+    rig_start_ready(rig);
+    rig->servers[ALPHA_2].instead = hangs;
+    rig_get_event(rig, 5);
+    get_booking(rig);
+    turn_for(rig->base, 10);
+    assert_int_equal(rig->answers, 0);
+    rig_publish_topology(rig,
+                         &(struct rig_topology){.alpha_primary = "alpha-1", .replica_down = true});
+    router_sync_topology(rig->router);
+    rig_wait(rig);
+    check_node(&rig->errands[0], "alpha-1");
+    check_node(&rig->errands[1], "alpha-1");
+}
+
+static const char *refusal; /* of create_event with another epoch than: */
+static uint32_t right_epoch;
+static uint32_t asked_epoch;
+
+static bool refuses_to_create(struct rig_server *server, struct fake_session *session)
+{
+    const char *values[] = {refusal, NULL};
+    int len;
+    (void)server;
+    if (strcmp(session->statement, "create_event") != 0)
+        return false;
+    asked_epoch = fake_u32(fake_param(session, 0, &len) + 4);
+    if (asked_epoch == right_epoch)
+        return false;
+    fake_describe(session, 2);
+    fake_row(session, 2, values);
+    fake_complete(session, "SELECT 1");
+    return true;
+}
+
+/* Refused for the time being: asked again, with the epoch that the topology says by then. */
+static void test_an_event_is_created_across_a_change_of_primary(void **state)
+{
+    static const char *const refusals[] = {"fenced", "stale_epoch", "not_synchronous"};
+    struct rig *rig = *state;
+    rig->servers[ALPHA_1].instead = refuses_to_create;
+    right_epoch = 7;
+    rig_start_ready(rig);
+    for (int i = 0; i < 3; i++) {
+        refusal = refusals[i];
+        rig_publish_topology(rig, &all_is_well);
+        struct errand *errand = create_event(rig);
+        turn_for(rig->base, 60);
+        assert_int_equal(errand->answers, 0);
+        assert_int_equal(asked_epoch, 1);
+        assert_true(rig->suspects > 0);
+        rig_publish_topology(rig, &(struct rig_topology){.alpha_primary = "alpha-1", .epoch = 7});
+        router_sync_topology(rig->router);
+        rig_wait(rig);
+        check_node(errand, "alpha-1");
+        assert_int_equal(asked_epoch, 7);
+    }
+    rig->settings.booking.deadline_ms = 60;
+    refusal = "fenced";
+    right_epoch = 8;
+    struct errand *errand = create_event(rig);
+    rig_wait(rig);
+    assert_int_equal(errand->error, SG_FENCED);
+    rig_publish_topology(rig, &(struct rig_topology){.alpha_primary = NULL});
+    errand = create_event(rig);
+    rig_wait(rig);
+    assert_int_equal(errand->error, SG_SHARD_UNAVAILABLE);
+}
+
+/* A connection for writing is not made to a replica over and over. */
+static void test_write_connections_to_a_former_primary_close(void **state)
+{
+    struct rig *rig = *state;
+    rig_start_ready(rig);
+    create_event(rig);
+    rig_wait(rig);
+    rig_publish_topology(rig, &(struct rig_topology){.alpha_primary = "alpha-2", .timeline = 2});
+    router_sync_topology(rig->router);
+    turn_until(rig->base, rig_sessions(rig, ALPHA_1) == 1); /* for reads */
+    create_event(rig);
+    rig_wait(rig);
+    check_node(&rig->errands[1], "alpha-2");
 }
 
 /* --- all of it together ------------------------------------------------------------------------
@@ -552,6 +810,16 @@ int main(void)
         RIG_TEST(test_a_recent_seatmap_is_served_again),
         RIG_TEST(test_a_list_is_partial_when_a_shard_is_dead),
         RIG_TEST(test_free_answers_everybody),
+        RIG_TEST(test_a_replica_is_asked_for_its_position),
+        RIG_TEST(test_a_replica_that_catches_up_in_time),
+        RIG_TEST(test_half_a_record_is_enough_without_a_primary),
+        RIG_TEST(test_a_token_of_a_later_timeline_waits_for_it),
+        RIG_TEST(test_fallbacks_are_capped),
+        RIG_TEST(test_what_a_replica_does_not_know_is_capped_too),
+        RIG_TEST(test_who_waits_for_room_gets_it),
+        RIG_TEST(test_a_node_that_hangs_is_given_up),
+        RIG_TEST(test_an_event_is_created_across_a_change_of_primary),
+        RIG_TEST(test_write_connections_to_a_former_primary_close),
         RIG_TEST(test_a_stormy_day),
     };
     log_setup(LOG_LEVEL_ERROR, false);

@@ -66,11 +66,14 @@ struct fake_session {
     struct dynbuf out;
     size_t out_at;
     bool started;
+    unsigned executed;  /* on this connection */
     bool ending;        /* closes when `out` is through */
     bool skipping;      /* an error came: nothing until the Sync */
     bool hung;          /* hears nothing more */
     char at_sync[6];    /* SQLSTATE of an error that only the Sync brings; "" for none */
     char statement[64]; /* named by the last Bind */
+    char sql[512];      /* of the last Parse; its beginning */
+    char options[512];  /* of its startup packet */
     int param_count;
     size_t param_at[FAKE_PARAMS_MAX]; /* in `in` */
     int param_len[FAKE_PARAMS_MAX];   /* -1: NULL */
@@ -281,6 +284,18 @@ static inline const char *fake_array_item(const struct fake_session *session, in
     return fake_param(session, param, &len) + 20 + (size_t)i * (4 + size) + 4;
 }
 
+/* The startup packet: a length, a version, then names and values. */
+static inline void fake_read_startup(struct fake_session *session, const char *body,
+                                     const char *end)
+{
+    for (body += 8; body < end && *body; body += strlen(body) + 1) {
+        const char *value = body + strlen(body) + 1;
+        if (strcmp(body, "options") == 0)
+            snprintf(session->options, sizeof(session->options), "%s", value);
+        body = value;
+    }
+}
+
 static inline void fake_greet(struct fake_session *session)
 {
     static const char *const standby[][2] = {{"in_hot_standby", "off"},
@@ -310,8 +325,9 @@ static inline void fake_greet(struct fake_session *session)
     fake_put(session, 'Z', "I", 1);
 }
 
-static inline void fake_parse(struct fake_session *session)
+static inline void fake_parse(struct fake_session *session, const char *body)
 {
+    snprintf(session->sql, sizeof(session->sql), "%s", body + strlen(body) + 1);
     session->server->parsed++;
     if (session->server->mood == FAKE_REFUSES_PREPARE)
         fake_error(session, "42P01");
@@ -345,6 +361,7 @@ static inline void fake_execute(struct fake_session *session)
 {
     struct fake_postgres *server = session->server;
     char number[16];
+    session->executed++;
     snprintf(number, sizeof(number), "%u", ++server->executed);
     if (server->on_execute)
         server->on_execute(server->arg, session);
@@ -370,7 +387,7 @@ static inline void fake_hear(struct fake_session *session, char type, const char
     else if (session->skipping)
         return;
     else if (type == 'P')
-        fake_parse(session);
+        fake_parse(session, body);
     else if (type == 'B')
         fake_bind(session, body);
     else if (type == 'E')
@@ -392,10 +409,12 @@ static inline void fake_take_messages(struct fake_session *session)
         size_t len = fake_u32(message + head);
         if (session->in.len - at < head + len)
             break;
-        if (session->started)
+        if (session->started) {
             fake_hear(session, message[0], message + 5);
-        else
+        } else {
+            fake_read_startup(session, message, message + len);
             fake_greet(session);
+        }
         at += head + len;
     }
     if (at)

@@ -47,6 +47,9 @@ struct rig_server {
     unsigned batches;
     unsigned reads;
     bool knows_nothing; /* reads find no rows */
+    uint64_t lsn;       /* "position" */
+    unsigned positions; /* how often it was asked for */
+    bool waits;         /* for a standby, at COMMIT */
     /* What becomes of the next statements; NULL: all is well. True: it has answered itself. */
     bool (*instead)(struct rig_server *server, struct fake_session *session);
     bool (*commit)(struct rig_server *server, struct fake_session *session); /* of "commit" */
@@ -63,6 +66,7 @@ struct errand {
     enum sg_error error;
     bool replayed;
     struct read_token token;
+    enum shardmap_durability durability;
     char booking_id[ROUTER_UUID_LEN + 1];
     struct route route;
     size_t seat_count;
@@ -124,11 +128,23 @@ static inline void rig_book_batch(struct rig_server *server, struct fake_session
 /* What is asked behind each batch. */
 static inline void rig_wal(struct rig_server *server, struct fake_session *session)
 {
-    static const char *const values[] = {"0/16B3748", "000000030000000000000001"};
+    const char *values[] = {"0/16B3748", "000000030000000000000001", server->waits ? "t" : "f"};
     if (server->wal && server->wal(server, session))
         return;
-    fake_describe(session, 2);
-    fake_row(session, 2, values);
+    fake_describe(session, 3);
+    fake_row(session, 3, values);
+    fake_complete(session, "SELECT 1");
+}
+
+/* What is asked ahead of a read that wants to know it. */
+static inline void rig_position(struct rig_server *server, struct fake_session *session)
+{
+    char lsn[24];
+    const char *values[] = {lsn};
+    snprintf(lsn, sizeof(lsn), "%llu", (unsigned long long)server->lsn);
+    server->positions++;
+    fake_describe(session, 1);
+    fake_row(session, 1, values);
     fake_complete(session, "SELECT 1");
 }
 
@@ -143,19 +159,21 @@ static inline void rig_event(struct rig_server *server, struct fake_session *ses
 
 static inline void rig_booking(struct rig_server *server, struct fake_session *session)
 {
-    static const char *const values[] = {"10", "u-1", "confirmed", "{0,11}", "1795219200000000"};
-    fake_describe(session, 5);
+    static const char *const values[] = {"10",   "u-1", "confirmed", "{0,11}", "1795219200000000",
+                                         "0/100"};
+    fake_describe(session, 6);
     if (!server->knows_nothing)
-        fake_row(session, 5, values);
+        fake_row(session, 6, values);
     fake_complete(session, "SELECT");
 }
 
-/* A grid of 10 x 10, nothing taken. */
+/* A grid of 10 x 10, nothing taken; LSN 0/100. */
 static inline void rig_seatmap(struct rig_server *server, struct fake_session *session)
 {
     static const char row[] =
-        "\0\4\0\0\0\4\0\0\0\x0a\0\0\0\4\0\0\0\x0a\xff\xff\xff\xff\xff\xff\xff\xff";
-    fake_describe(session, 4);
+        "\0\5\0\0\0\4\0\0\0\x0a\0\0\0\4\0\0\0\x0a\xff\xff\xff\xff\xff\xff\xff\xff"
+        "\0\0\0\x8\0\0\0\0\0\0\1\0";
+    fake_describe(session, 5);
     if (!server->knows_nothing)
         fake_put(session, 'D', row, sizeof(row) - 1);
     fake_complete(session, "SELECT");
@@ -195,6 +213,10 @@ static inline void on_rig_execute(void *arg, struct fake_session *session)
     if (server->rig->settings.booking.strategy == STRATEGY_BATCHED &&
         rig_around_a_batch(server, session))
         return;
+    if (strcmp(statement, "position") == 0) {
+        rig_position(server, session);
+        return;
+    }
     if (server->instead && server->instead(server, session))
         return;
     if (strcmp(statement, "book_batch") == 0) {
@@ -222,6 +244,7 @@ struct rig_map {
     bool without_beta;
     bool without_replica;
     bool alpha_1_at_spare; /* the same node, another address */
+    bool sync;             /* what alpha promises */
 };
 
 static inline void rig_add_node(struct rig *rig, struct dynbuf *text, enum rig_node node,
@@ -239,8 +262,8 @@ static inline void rig_publish_map(struct rig *rig, const struct rig_map *wanted
     struct shardmap *map = NULL;
     dynbuf_init(&text, 1 << 16);
     dynbuf_init(&errors, 1 << 16);
-    dynbuf_addf(&text, "map_version = %lld; shards = ( { name = \"alpha\"; nodes = ( ",
-                (long long)wanted->version);
+    dynbuf_addf(&text, "map_version = %lld; shards = ( { name = \"alpha\"; %snodes = ( ",
+                (long long)wanted->version, wanted->sync ? "durability = \"sync\"; " : "");
     rig_add_node(rig, &text, ALPHA_1, wanted->alpha_1_at_spare ? SPARE : ALPHA_1);
     if (!wanted->without_replica) {
         dynbuf_adds(&text, ", ");
@@ -264,6 +287,12 @@ struct rig_topology {
     bool replica_down;
     bool beta_down;
     int64_t epoch;
+    int32_t timeline;      /* of alpha's nodes; 0: as everybody's, 1 */
+    bool fenced;           /* alpha's primary */
+    bool unattested;       /* likewise */
+    uint64_t received_lsn; /* of alpha's replica */
+    uint64_t replica_lsn;
+    int64_t replica_staleness_us; /* 0: as usual, 1 ms */
 };
 
 static inline void rig_publish_topology(struct rig *rig, const struct rig_topology *wanted)
@@ -279,10 +308,25 @@ static inline void rig_publish_topology(struct rig *rig, const struct rig_topolo
                                        .role = primary ? NODE_PRIMARY : NODE_REPLICA,
                                        .timeline = 1,
                                        .epoch = wanted->epoch ? wanted->epoch : 1,
+                                       .attested = primary,
+                                       .in_rotation = !primary,
+                                       .weight = 100,
                                        .staleness_us = primary ? 0 : 1000,
                                        .sampled_us = clock_mono_us()};
         if (i == BETA_1 && wanted->beta_down)
             node->up = false;
+        if (i != BETA_1 && wanted->timeline)
+            node->timeline = wanted->timeline;
+        if (i != BETA_1 && primary) {
+            node->fenced = wanted->fenced;
+            node->attested = !wanted->unattested;
+        }
+        if (!primary) {
+            node->received_lsn = wanted->received_lsn;
+            node->lsn = wanted->replica_lsn;
+        }
+        if (!primary && wanted->replica_staleness_us)
+            node->staleness_us = wanted->replica_staleness_us;
         snprintf(node->name, sizeof(node->name), "%s", name);
         snprintf(node->shard, sizeof(node->shard), "%s", i == BETA_1 ? "beta" : "alpha");
     }
@@ -320,6 +364,7 @@ static inline void on_rig_booked(void *arg, const struct book_result *result)
     struct errand *errand = arg;
     errand->replayed = result->replayed;
     errand->token = result->token;
+    errand->durability = result->durability;
     errand->seat_count = result->seat_count;
     memcpy(errand->booking_id, result->booking_id, sizeof(errand->booking_id));
     rig_answered(errand, result->error, &result->route);
@@ -340,14 +385,19 @@ static inline struct errand *rig_book(struct rig *rig, int64_t event_id)
 static inline void on_rig_event(void *arg, const struct route *route, enum sg_error error,
                                 const struct event_info *event)
 {
+    struct errand *errand = arg;
     assert_true((error == SG_OK) == (event != NULL));
+    if (event) {
+        errand->token = event->token;
+        errand->durability = event->durability;
+    }
     rig_answered(arg, error, route);
 }
 
 static inline struct errand *rig_get_event(struct rig *rig, int64_t event_id)
 {
     struct errand *errand = rig_errand(rig);
-    assert_int_equal(router_event_get(rig->router, event_id, on_rig_event, errand), SG_OK);
+    assert_int_equal(router_event_get(rig->router, event_id, NULL, on_rig_event, errand), SG_OK);
     assert_int_equal(errand->answers, 0);
     return errand;
 }

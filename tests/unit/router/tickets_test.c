@@ -127,11 +127,11 @@ static enum sg_error ask(struct rig *rig, const struct ticket_place *after, size
                          const struct read_token *token)
 {
     struct errand *errand = rig_errand(rig);
-    struct tickets_request request = {.user_id = "u-1",
-                                      .after = after,
-                                      .limit = limit,
-                                      .tokens = token,
-                                      .token_count = token ? 1 : 0};
+    struct tickets_request request = {
+        .user_id = "u-1",
+        .after = after,
+        .limit = limit,
+        .wish = {.max_staleness_us = -1, .tokens = token, .token_count = token ? 1 : 0}};
     begun_us = clock_mono_us();
     enum sg_error error = router_tickets(rig->router, &request, on_tickets, errand);
     assert_int_equal(errand->answers, 0); /* never from inside the call */
@@ -320,16 +320,21 @@ static void on_seatmap(void *arg, const struct route *route, enum sg_error error
 static struct errand *get_seatmap(struct rig *rig, const struct read_token *wanted)
 {
     struct errand *errand = rig_errand(rig);
-    assert_int_equal(router_seatmap(rig->router, 5, -1, wanted, on_seatmap, errand), SG_OK);
+    struct read_wish wish = {
+        .max_staleness_us = -1, .tokens = wanted, .token_count = wanted ? 1 : 0};
+    assert_int_equal(router_seatmap(rig->router, 5, &wish, on_seatmap, errand), SG_OK);
     return errand;
 }
 
-/* Neither a flight nor what is recent serves a reader with a token, nor does theirs the others. */
-static void test_a_seat_map_with_a_token_is_read_alone(void **state)
+/* A reader with a token shares what is surely new enough for it, and asks alone for what is not.
+ * What they are given then serves the others, too. */
+static void test_a_seat_map_with_a_token_is_shared_where_it_will_do(void **state)
 {
     static const struct read_token other = {.shard = "beta", .timeline = 1, .lsn = 100};
     struct rig *rig = *state;
     rig->settings.reads.seatmap_recent_ms = 60000;
+    rig->servers[ALPHA_1].lsn = 200;
+    rig->servers[ALPHA_2].lsn = 50;
     begin(rig);
     get_seatmap(rig, &token);
     get_seatmap(rig, NULL);
@@ -337,15 +342,22 @@ static void test_a_seat_map_with_a_token_is_read_alone(void **state)
     get_seatmap(rig, NULL);
     rig_wait(rig);
     get_seatmap(rig, &token);
-    get_seatmap(rig, &other); /* says nothing of this event: recent will do */
+    get_seatmap(rig, &other); /* says nothing of this event */
     rig_wait(rig);
     rig_check_errors(rig, 0, 6, SG_OK);
     static const char *const nodes[] = {"alpha-1", "alpha-2", "alpha-1",
-                                        "alpha-2", "alpha-1", "alpha-2"};
+                                        "alpha-2", "alpha-1", "alpha-1"};
     for (int i = 0; i < 6; i++)
         assert_string_equal(rig->errands[i].route.node, nodes[i]);
-    assert_int_equal(rig->servers[ALPHA_1].reads, 3);
+    assert_int_equal(rig->servers[ALPHA_1].reads, 2);
     assert_int_equal(rig->servers[ALPHA_2].reads, 1);
+    assert_int_equal(rig->errands[4].route.seen.lsn, 0x100); /* told by the seat map itself */
+    assert_string_equal(rig->errands[4].route.seen.shard, "alpha");
+    rig->servers[ALPHA_2].lsn = 300;
+    struct read_token later = {.shard = "alpha", .timeline = 1, .lsn = 201};
+    get_seatmap(rig, &later); /* newer than what is recent */
+    rig_wait(rig);
+    assert_string_equal(rig->errands[6].route.node, "alpha-2");
 }
 
 int main(void)
@@ -360,7 +372,7 @@ int main(void)
         RIG_TEST(test_free_answers),
         RIG_TEST(test_a_token_chooses_the_node),
         RIG_TEST(test_a_token_without_a_primary),
-        RIG_TEST(test_a_seat_map_with_a_token_is_read_alone),
+        RIG_TEST(test_a_seat_map_with_a_token_is_shared_where_it_will_do),
     };
     log_setup(LOG_LEVEL_ERROR, false);
     return cmocka_run_group_tests(tests, NULL, NULL);

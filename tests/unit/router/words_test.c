@@ -62,7 +62,8 @@ static void test_outcomes(void **state)
                  {"unknown_event", SG_UNKNOWN_EVENT},
                  {"key_reused", SG_KEY_REUSED},
                  {"fenced", SG_FENCED},
-                 {"stale_epoch", SG_STALE_EPOCH}};
+                 {"stale_epoch", SG_STALE_EPOCH},
+                 {"not_synchronous", SG_NOT_SYNCHRONOUS}};
     enum sg_error error;
     (void)state;
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
