@@ -137,12 +137,14 @@ void consumer_next_attempt(struct consumer *consumer)
     consumer->pulse.heartbeat_asked = false;
     consumer->clean.drop_asked = false;
     consumer->clean.asked = false;
+    consumer->drains.mark_asked = false;
 }
 
 /* Forgets the attempt: its feeds, seed and reconcile, and whatever was asked in it. */
 static void end_attempt(struct consumer *consumer, const char *reason)
 {
     consumer_next_attempt(consumer);
+    drain_stop(consumer, reason);
     check_stop(consumer, reason, false);
     build_drop(consumer);
     if (consumer->now) {
@@ -291,6 +293,8 @@ static void on_feed_started(void *arg)
     }
     consumer->running_since_us = clock_mono_us();
     consumer_set_state(consumer, CONSUMER_RUNNING, "%s", "");
+    if (consumer->decision.reason == REPAIR_SWITCHED_OVER)
+        pulse_beat(consumer); /* readers know at once that the keys are as young as ever */
     consumer_kick(consumer);
 }
 
@@ -326,6 +330,13 @@ static void on_feed_over(void *arg, enum feed_end end, const char *reason)
     consumer_lose(consumer, CONSUMER_LOOKING, "%s", reason);
 }
 
+static void on_feed_applied(void *arg)
+{
+    struct generation *generation = arg;
+    if (generation == generation->consumer->now)
+        drain_check(generation->consumer);
+}
+
 static void on_feed_missing(void *arg, int64_t event_id)
 {
     struct generation *generation = arg;
@@ -359,6 +370,7 @@ struct generation *generation_new(struct consumer *consumer, int64_t number, con
                                        .gate = gate_now(consumer),
                                        .on_started = on_feed_started,
                                        .on_over = on_feed_over,
+                                       .on_applied = on_feed_applied,
                                        .on_missing = on_feed_missing,
                                        .arg = generation});
     if (!generation->feed) {
@@ -427,6 +439,8 @@ static void free_memory(void *object)
         event_free(consumer->tick);
     if (consumer->gate.timer)
         event_free(consumer->gate.timer);
+    if (consumer->drains.timer)
+        event_free(consumer->drains.timer);
     status_done(consumer);
     free(consumer);
 }
@@ -442,7 +456,8 @@ struct consumer *consumer_new(const struct consumer_config *config)
     repair_slot_name(consumer->slot_prefix, consumer->shard, 1);
     consumer->slot_prefix[strlen(consumer->slot_prefix) - 1] = '\0';
     consumer->tick = evtimer_new(config->base, on_tick, consumer);
-    if (!consumer->tick || !gate_init(consumer) || !status_init(consumer)) {
+    if (!consumer->tick || !gate_init(consumer) || !drain_init(consumer) ||
+        !status_init(consumer)) {
         free_memory(consumer);
         return NULL;
     }

@@ -3,7 +3,7 @@
  *
  *   NO_PRIMARY ──primary known──> NO_REDIS ──Redis up──> LOOKING: lock, facts, repair_decide
  *       ^                             ^                     │
- *       │                             │                     ├─ WAIT ───> WAITING, for the other
+ *       │                             │                     ├─ WAIT ───> WAITING: another, a switch
  *       │                             │                     ├─ RESUME ─> RUNNING
  *       └─────────── any loss ────────┴──── with a pause ───┤
  *                    that doubles                           └─ SEED ───> SEEDING ─> CATCHING_UP
@@ -15,7 +15,9 @@
  * (1397900372, 3), the sink, one feed (two while a generation is seeded beside a healthy one), the
  * heartbeats, the removal of left-over slots and of keys of former generations (SCAN, UNLINK, a
  * little at a time, not before readers have seen the switch), the slow reconcile.
- * Order of a take-over: lock, next epoch (of sequence and hash, the higher), claim the hash, end a
+ * A switchover: the operator fences the primary and has the consumer drain what is before the
+ * fence; the consumer reads on from there on the new primary, with the same keys (repair.h). Order
+ * of a take-over: lock, next epoch (of sequence and hash, the higher), claim the hash, end a
  * left-over walsender of the slot, read the stream.
  *
  * SPDX-License-Identifier: MIT
@@ -83,6 +85,7 @@ struct consumer_status {
     int64_t lag_bytes, lag_ms;                         /* -1 unknown */
     int64_t wal_kept_bytes;                            /* -1 unknown */
     bool wal_alarm;
+    bool counted_standby; /* a commit may wait for this consumer as if it were a standby */
     enum repair_reason last_repair;
     int64_t last_repair_us; /* wall clock; 0 none */
     int64_t repairs;
@@ -101,6 +104,30 @@ void consumer_write_status(const struct consumer *consumer, struct dynbuf *out);
  * SG_SHARD_UNAVAILABLE: not the consumer that has the shard (WAITING, no primary ...).
  */
 enum sg_error consumer_reseed(struct consumer *consumer);
+
+/* --- a switchover's question ------------------------------------------------------------------ */
+
+#define CONSUMER_DRAINS_MAX 4 /* waiting at once; more are SG_OVERLOADED */
+
+/* Valid during the callback. */
+struct consumer_drained {
+    int64_t generation;
+    const char *slot; /* of the generation: to be made on the new primary */
+    uint64_t lsn;     /* up to where Redis has everything, at or past what was asked for */
+    int32_t timeline; /* of the server that is followed */
+    uint64_t system_identifier;
+};
+
+/* SG_OK; SG_DEADLINE; SG_INVALID_VALUE: the server's WAL does not reach to the LSN;
+ * SG_SHARD_UNAVAILABLE: the stream was lost meanwhile. Not SG_OK: no `drained`, and why. */
+typedef void consumer_drain_fn(void *arg, enum sg_error error,
+                               const struct consumer_drained *drained, const char *reason);
+/* Waits until Redis has acknowledged everything up to `lsn` and the shard's hash says so, which
+ * outlives the consumer. Writes a mark into the WAL, so that the stream gets there at once. SG_OK:
+ * fn is called once, later. Refused: SG_SHARD_UNAVAILABLE (not the consumer that has the shard, or
+ * not RUNNING), SG_RELOAD_BUSY (a new generation is being built), SG_OVERLOADED. */
+enum sg_error consumer_drain(struct consumer *consumer, uint64_t lsn, int64_t timeout_ms,
+                             consumer_drain_fn *fn, void *arg);
 
 /* One whole pass, slice by slice. Same errors. `fn` is called after each slice, and with `last` at
  * the end; a `reason` ends it, too. */

@@ -16,6 +16,7 @@
 
 #include "base/settings.h"
 #include "replication/consumer_internal.h"
+#include "replication/fence_sql.h"
 
 /* --- the texts -------------------------------------------------------------------------------- */
 
@@ -39,6 +40,17 @@ const char *const ask_facts_sql =
     "              AND l.database = (SELECT oid FROM pg_database"
     "                                 WHERE datname = current_database())), 0)"
     " FROM (SELECT pg_is_in_recovery() AS in_recovery OFFSET 0) r";
+
+/* By the row as JSON, because columns that a database does not have yet are NULL there. */
+const char *const ask_meta_sql = "SELECT COALESCE((j ->> 'timeline')::integer, 0),"
+                                 " COALESCE((j ->> 'handover_timeline')::integer, 0),"
+                                 " COALESCE(((j ->> 'handover_lsn')::pg_lsn - '0/0')::bigint, 0),"
+                                 " " FENCE_IS_UP_SQL " FROM " FENCE_ROW_SQL;
+
+const char *const ask_follow_sql =
+    "UPDATE shard_meta SET handover_timeline = NULL, handover_lsn = NULL"
+    " WHERE handover_timeline = $1::integer"
+    "   AND set_config('synchronous_commit', 'local', true) IS NOT NULL";
 
 #define SLOTS_OF_SHARD                                                                             \
     " FROM pg_replication_slots"                                                                   \
@@ -68,19 +80,35 @@ const char *const ask_drop_sql =
 const char *const ask_vitals_sql =
     "SELECT (pg_current_wal_lsn() - '0/0')::bigint,"
     " current_setting('synchronous_standby_names') <> '',"
-    " (SELECT max(pg_current_wal_lsn() - restart_lsn)::bigint" SLOTS_OF_SHARD ")";
+    " (SELECT max(pg_current_wal_lsn() - restart_lsn)::bigint" SLOTS_OF_SHARD "),"
+    " EXISTS (SELECT FROM pg_stat_replication WHERE sync_priority > 0"
+    "          AND pid IN (SELECT active_pid" SLOTS_OF_SHARD ")),"
+    " (SELECT " FENCE_IS_UP_SQL " FROM " FENCE_ROW_SQL ")";
 
-/* What a commit waits for: with FIRST n, the last of the n synchronous standbys; with ANY n, the
- * n-th best of the quorum. Fewer than n of them: nothing is acknowledged. */
+/* What a commit waits for, or should: with FIRST n, the last of the n synchronous standbys; with
+ * ANY n, the n-th best of the quorum. Fewer than n of them: nothing is acknowledged. Readers of
+ * logical slots, such as this consumer, are counted by PostgreSQL if their names match ('*' does),
+ * but none of them can take over: they do not count here. Where one has taken a standby's place,
+ * the next standby takes its. */
 const char *const ask_standby_sql =
-    "WITH wanted AS ("
-    "  SELECT COALESCE(substring(current_setting('synchronous_standby_names')"
-    "                            FROM '^\\s*(?:[A-Za-z]+\\s+)?(\\d+)\\s*\\(')::integer, 1) AS n)"
+    "WITH names AS (SELECT current_setting('synchronous_standby_names') AS list),"
+    " wanted AS ("
+    "  SELECT COALESCE(substring(list FROM '^\\s*(?:[A-Za-z]+\\s+)?(\\d+)\\s*\\(')::integer, 1) AS "
+    "n"
+    "    FROM names),"
+    " standbys AS ("
+    "  SELECT flush_lsn, row_number() OVER (ORDER BY array_position("
+    "           ARRAY['quorum', 'sync', 'potential'], sync_state),"
+    "           CASE sync_state WHEN 'quorum' THEN 0 ELSE sync_priority END, flush_lsn DESC) AS "
+    "place"
+    "    FROM pg_stat_replication"
+    "   WHERE sync_priority > 0 AND flush_lsn IS NOT NULL"
+    "     AND sync_state IN ('quorum', 'sync', 'potential')"
+    "     AND pid NOT IN (SELECT active_pid FROM pg_replication_slots"
+    "                      WHERE slot_type = 'logical' AND active_pid IS NOT NULL))"
     " SELECT pg_has_role('pg_read_all_stats', 'USAGE'),"
-    " COALESCE((SELECT ((array_agg(s.flush_lsn ORDER BY s.flush_lsn DESC))[max(w.n)]"
-    "                   - '0/0')::bigint"
-    "             FROM pg_stat_replication s, wanted w"
-    "            WHERE s.sync_state IN ('sync', 'quorum') AND s.flush_lsn IS NOT NULL), 0)";
+    " COALESCE((SELECT CASE WHEN count(*) = max(n) THEN (min(flush_lsn) - '0/0')::bigint END"
+    "             FROM standbys, wanted WHERE place <= n), 0)";
 
 const char *const ask_heartbeat_sql =
     "SELECT set_config('synchronous_commit', 'local', true),"
@@ -144,14 +172,25 @@ void ask_read_slots(const PGresult *result, const char *shard, struct repair_fac
     }
 }
 
+void ask_read_meta(const PGresult *result, struct repair_facts *facts)
+{
+    const bool there = PQntuples(result) == 1 && PQnfields(result) == 4;
+    facts->attested_timeline = there ? (int32_t)ask_number(result, 0) : 0;
+    facts->handover_timeline = there ? (int32_t)ask_number(result, 1) : 0;
+    facts->handover_lsn = there ? (uint64_t)ask_number(result, 2) : 0;
+    facts->switching = there && is_true(result, 3);
+}
+
 bool ask_read_vitals(const PGresult *result, struct ask_vitals *ret_vitals)
 {
-    if (PQntuples(result) != 1 || PQnfields(result) != 3)
+    if (PQntuples(result) != 1 || PQnfields(result) != 5)
         return false;
     *ret_vitals =
         (struct ask_vitals){.lsn = (uint64_t)ask_number(result, 0),
                             .synchronous = is_true(result, 1),
-                            .kept_bytes = PQgetisnull(result, 0, 2) ? -1 : ask_number(result, 2)};
+                            .kept_bytes = PQgetisnull(result, 0, 2) ? -1 : ask_number(result, 2),
+                            .counted_standby = is_true(result, 3),
+                            .switching = is_true(result, 4)};
     return true;
 }
 
@@ -205,6 +244,8 @@ bool control_open(struct consumer *consumer, const char *node, const char *dsn)
     if (control->ask && strcmp(control->node, node) == 0 && strcmp(control->dsn, dsn) == 0)
         return true;
     control_close(consumer);
+    if (consumer->forced == REPAIR_SLOT_UNREADABLE)
+        consumer->forced = REPAIR_NONE; /* it was another server's */
     snprintf(control->node, sizeof(control->node), "%s", node);
     snprintf(name, sizeof(name), "seatgrid cdc %.40s", consumer->shard);
     control->dsn = strdup(dsn);

@@ -76,8 +76,8 @@ void check_tick(struct consumer *consumer, int64_t now_us)
 {
     struct check *check = &consumer->check;
     const int64_t every_us = consumer->config.settings->cdc.reconcile_ms * 1000;
-    if (check->run || !consumer->now || !consumer->now->started)
-        return;
+    if (check->run || !consumer->now || !consumer->now->started || consumer->pulse.vitals.switching)
+        return; /* behind a switchover's fence it would fail (reconcile.c) and write WAL in vain */
     if (check->missing_count && now_us >= check->next_heal_us &&
         consumer->build.step == BUILD_NONE) {
         start_healing(consumer, now_us);

@@ -6,6 +6,9 @@
  *   every second                             ─> vitals: WAL written, WAL kept, alarm
  *   cdc.heartbeat_ms without a commit        ─> heartbeat: the slot and the beat move on
  *
+ * Behind the fence of a switchover there are no heartbeats: what a standby has of them that the new
+ * primary has not, it would have to lose again before it can follow.
+ *
  * SPDX-License-Identifier: MIT
  */
 #include <event2/event.h>
@@ -144,6 +147,24 @@ static void watch_budget(struct consumer *consumer)
                  (long long)pulse->vitals.kept_bytes);
 }
 
+/* A name that a walsender may have cannot be one that '*' leaves out: only the setting helps. */
+static void watch_standbys(struct consumer *consumer)
+{
+    const struct log_fields fields = consumer_fields(consumer);
+    struct pulse *pulse = &consumer->pulse;
+    const bool counted = pulse->vitals.counted_standby;
+    if (counted == pulse->counted)
+        return;
+    pulse->counted = counted;
+    if (counted)
+        log_error(&fields,
+                  "consumer: synchronous_standby_names matches the readers of replication "
+                  "slots: a commit may wait for this consumer, which reports late, as if it "
+                  "were a standby; name the standbys there instead of '*'");
+    else
+        log_info(&fields, "consumer: is not counted as a synchronous standby any more");
+}
+
 static void on_vitals(struct consumer *consumer, const struct pgask_answer *answer)
 {
     struct pulse *pulse = &consumer->pulse;
@@ -154,6 +175,7 @@ static void on_vitals(struct consumer *consumer, const struct pgask_answer *answ
     }
     pulse->vitals_at_us = clock_mono_us();
     watch_budget(consumer);
+    watch_standbys(consumer);
     if (consumer->now || consumer->next)
         gate_set_synchronous(consumer, pulse->vitals.synchronous);
 }
@@ -168,12 +190,20 @@ static void on_heartbeat(struct consumer *consumer, const struct pgask_answer *a
         log_warn(&fields, "consumer: heartbeat: %s", answer->reason);
 }
 
+void pulse_beat(struct consumer *consumer)
+{
+    consumer->pulse.heartbeat_us = clock_mono_us();
+    consumer->pulse.heartbeat_asked = true;
+    control_ask(consumer, ask_heartbeat_sql, NULL, NULL, on_heartbeat);
+}
+
 static void beat(struct consumer *consumer, int64_t now_us)
 {
     struct pulse *pulse = &consumer->pulse;
     const int64_t every_us = consumer->config.settings->cdc.heartbeat_ms * 1000;
     struct feed_status status;
-    if (!consumer->now || !consumer->now->started || pulse->heartbeat_asked)
+    if (!consumer->now || !consumer->now->started || pulse->heartbeat_asked ||
+        pulse->vitals.switching)
         return;
     feed_get_status(consumer->now->feed, &status);
     if (status.applied != pulse->applied) {
@@ -182,9 +212,7 @@ static void beat(struct consumer *consumer, int64_t now_us)
     }
     if (now_us - pulse->applied_us < every_us || now_us - pulse->heartbeat_us < every_us)
         return;
-    pulse->heartbeat_us = now_us;
-    pulse->heartbeat_asked = true;
-    control_ask(consumer, ask_heartbeat_sql, NULL, NULL, on_heartbeat);
+    pulse_beat(consumer);
 }
 
 void pulse_tick(struct consumer *consumer, int64_t now_us)

@@ -3,6 +3,7 @@
  *
  *   consumer.c             states, feeds, losing, the clock
  *   consumer_look.c        looking, deciding, taking over, resuming
+ *   consumer_drain.c       a switchover's question: is everything up to an LSN in Redis?
  *   consumer_ask.c         the control session: SQL questions one after another
  *   consumer_generation.c  building a new generation: number, seed, catching up, switch
  *   consumer_gate.c        the synchronous standby, WAL kept, heartbeats
@@ -62,6 +63,8 @@ struct control {
 /* consumer_ask.c: the texts */
 extern const char *const ask_lock_sql;      /* 0 got it, 1 own backend PID */
 extern const char *const ask_facts_sql;     /* struct ask_facts */
+extern const char *const ask_meta_sql;      /* struct ask_meta */
+extern const char *const ask_follow_sql;    /* $1 timeline: takes the handover from it away */
 extern const char *const ask_slots_sql;     /* $1 prefix */
 extern const char *const ask_draw_sql;      /* 1: next number */
 extern const char *const ask_raise_sql;     /* $1 number */
@@ -87,12 +90,16 @@ struct ask_facts {
 struct ask_vitals {
     uint64_t lsn;
     bool synchronous;
-    int64_t kept_bytes; /* by the shard's slots together; -1: no slot */
+    int64_t kept_bytes;   /* by the shard's slots together; -1: no slot */
+    bool counted_standby; /* who reads them is among the synchronous standbys */
+    bool switching;       /* a switchover's fence is up */
 };
 
 /* False for a row that is not what was asked for. */
 bool ask_read_facts(const PGresult *result, struct ask_facts *ret_facts);
 void ask_read_slots(const PGresult *result, const char *shard, struct repair_facts *facts);
+/* Into the facts; all of it zero without a row, or before migration 4. */
+void ask_read_meta(const PGresult *result, struct repair_facts *facts);
 bool ask_read_vitals(const PGresult *result, struct ask_vitals *ret_vitals);
 int64_t ask_number(const PGresult *result, int column); /* of the first row; 0 without one */
 
@@ -168,6 +175,7 @@ struct pulse {
     int64_t next_vitals_us;
     struct ask_vitals vitals;
     bool alarm;
+    bool counted;     /* was told */
     uint64_t applied; /* when it moved last, for the heartbeat */
     int64_t applied_us;
     bool heartbeat_asked;
@@ -187,6 +195,22 @@ struct clean {
     int64_t given_up; /* the hash names it, and it has no slot: nobody can take it up again */
     char cursor[24];
     int64_t removed;
+};
+
+struct drain {
+    uint64_t lsn;
+    int64_t deadline_us;
+    bool asked;  /* for the mark */
+    bool marked; /* the mark is in the WAL, behind lsn */
+    consumer_drain_fn *fn;
+    void *arg;
+};
+
+struct drains {
+    size_t count;
+    struct drain items[CONSUMER_DRAINS_MAX]; /* in the order of the calls */
+    bool mark_asked;
+    struct event *timer;
 };
 
 enum check_kind { CHECK_SLOW, CHECK_ASKED, CHECK_HEAL };
@@ -253,6 +277,7 @@ struct consumer {
     struct pulse pulse;
     struct clean clean;
     struct check check;
+    struct drains drains;
 
     /* for people */
     struct feed_status last; /* of the current feed, kept when it is gone */
@@ -306,8 +331,17 @@ void gate_tick(struct consumer *consumer);
 uint64_t gate_now(const struct consumer *consumer);
 void gate_set_synchronous(struct consumer *consumer, bool synchronous);
 void pulse_tick(struct consumer *consumer, int64_t now_us);
+/* A heartbeat now, not only when the shard has been idle. */
+void pulse_beat(struct consumer *consumer);
 bool gate_init(struct consumer *consumer);
 void gate_stop(struct consumer *consumer);
+
+/* consumer_drain.c */
+bool drain_init(struct consumer *consumer);
+/* Redis has acknowledged more, or the mark is there. */
+void drain_check(struct consumer *consumer);
+/* Whoever waits is told that it came to nothing. */
+void drain_stop(struct consumer *consumer, const char *reason);
 
 /* consumer_clean.c */
 void clean_slot(struct consumer *consumer, const char *name);

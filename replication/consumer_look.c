@@ -2,9 +2,11 @@
  * A look at the state of things, and acting on it.
  *
  * Step by step, each an answer of PostgreSQL (pg) or Redis (r):
- *   lock (pg) ─> hash (r) ─> facts (pg) ─> slots (pg) ─> repair_decide ─┬─> wait, take over
- *                                                                       └─> next epoch (pg)
+ *   lock (pg) ─> hash (r) ─> facts, shard_meta, slots (pg) ─> repair_decide ─┬─> wait, take over
+ *                                                                            └─> next epoch (pg)
  *   ─> claim (r) ─┬─> RESUME: end the slot's left-over walsender (pg) ─> feed ─> RUNNING
+ *                 │   after a switchover, before that: the hash names the new timeline (r);
+ *                 │   a handover that is no longer needed is taken out of shard_meta (pg)
  *                 └─> SEED: consumer_generation.c
  * The code stands in the opposite order, so that each step knows the next.
  *
@@ -24,7 +26,8 @@
 #include "router/topology.h"
 
 #define COMMAND_MAX ((size_t)64 << 10)
-#define POLL_US 500000      /* of one who waits: for a primary, for Redis, for the lock */
+#define POLL_US 500000 /* of one who waits: for a primary, for Redis, for the lock */
+#define SWITCH_POLL_US 50000
 #define TAKEN_OVER_US 50000 /* a session that was ended needs a moment */
 #define FREE_POLL_US 20000
 #define FREE_LIMIT_US 5000000
@@ -59,6 +62,12 @@ static void resume_when_free(struct consumer *consumer)
     control_ask(consumer, ask_end_sql, consumer->decision.slot->name, NULL, on_ended);
 }
 
+static void begin_resume(struct consumer *consumer)
+{
+    consumer->free_until_us = clock_mono_us() + FREE_LIMIT_US;
+    resume_when_free(consumer);
+}
+
 /* Slots of the shard that are not the one to be resumed. */
 static void drop_left_over_slots(struct consumer *consumer, const struct repair_slot *keep)
 {
@@ -78,6 +87,49 @@ static void remove_left_over_keys(struct consumer *consumer)
     clean_keys_later(consumer, consumer->epoch);
 }
 
+static void on_followed(struct consumer *consumer, const struct pgask_answer *answer)
+{
+    if (answer->error == SG_OK)
+        begin_resume(consumer);
+    else
+        consumer_lose(consumer, CONSUMER_LOOKING, "the handover in shard_meta: %s", answer->reason);
+}
+
+/* The handover goes before anything is confirmed to the slot: were it still there, a Redis that
+ * comes back with the hash of before the switch would be taken for one that lacks nothing. */
+static void forget_handover(struct consumer *consumer)
+{
+    char timeline[16];
+    snprintf(timeline, sizeof(timeline), "%d", consumer->facts.handover_timeline);
+    control_ask(consumer, ask_follow_sql, timeline, NULL, on_followed);
+}
+
+static void on_hash_followed(struct consumer *consumer, const struct sink_result *result)
+{
+    if (result->outcome != SINK_DONE) {
+        consumer_lose(consumer,
+                      result->outcome == SINK_FULL || result->outcome == SINK_LOST
+                          ? CONSUMER_NO_REDIS
+                          : CONSUMER_LOOKING,
+                      "Redis: %s", result->reason);
+        return;
+    }
+    consumer->marked_lsn = consumer->decision.start_lsn;
+    forget_handover(consumer);
+}
+
+/* From now on the hash compares with the new primary's LSNs. */
+static void follow(struct consumer *consumer)
+{
+    struct dynbuf command;
+    dynbuf_init(&command, COMMAND_MAX);
+    sink_follow(&command, consumer->shard, consumer->epoch, consumer->facts.generation,
+                consumer->decision.start_lsn, consumer->server.timeline);
+    if (!redis_send(consumer, &command, 1, on_hash_followed))
+        consumer_lose(consumer, CONSUMER_NO_REDIS, "Redis: not connected");
+    dynbuf_done(&command);
+}
+
 static void act(struct consumer *consumer)
 {
     const struct repair_decision *decision = &consumer->decision;
@@ -90,8 +142,12 @@ static void act(struct consumer *consumer)
         return;
     }
     consumer_note_repair(consumer, "resume", decision->reason);
-    consumer->free_until_us = clock_mono_us() + FREE_LIMIT_US;
-    resume_when_free(consumer);
+    if (decision->reason == REPAIR_SWITCHED_OVER)
+        follow(consumer);
+    else if (consumer->facts.handover_timeline) /* the hash has followed, the rest was cut off */
+        forget_handover(consumer);
+    else
+        begin_resume(consumer);
 }
 
 static void on_claimed(struct consumer *consumer, const struct sink_result *result)
@@ -161,18 +217,26 @@ static void take_over(struct consumer *consumer)
     control_ask(consumer, ask_terminate_sql, pid, NULL, on_terminated);
 }
 
-static void decide(struct consumer *consumer)
+static void wait_for_others(struct consumer *consumer)
 {
-    struct repair_decision *decision = &consumer->decision;
-    *decision = repair_decide(&consumer->facts, consumer->config.settings->cdc.takeover_ms);
-    if (decision->action == REPAIR_RESUME && consumer->forced != REPAIR_NONE)
-        *decision = (struct repair_decision){.action = REPAIR_SEED, .reason = consumer->forced};
-    switch (decision->action) {
-    case REPAIR_WAIT:
+    const bool switching = consumer->decision.reason == REPAIR_SWITCHING;
+    if (switching)
+        consumer_set_state(consumer, CONSUMER_WAITING, "%s", repair_reason_text(REPAIR_SWITCHING));
+    else
         consumer_set_state(consumer, CONSUMER_WAITING,
                            "another consumer has the shard (backend %d), heard %lld ms ago",
                            consumer->server.holder_pid, (long long)consumer->facts.other_silent_ms);
-        consumer_look_in(consumer, POLL_US);
+    consumer_look_in(consumer, switching ? SWITCH_POLL_US : POLL_US);
+}
+
+static void decide(struct consumer *consumer)
+{
+    struct repair_decision *decision = &consumer->decision;
+    consumer->facts.forced = consumer->forced;
+    *decision = repair_decide(&consumer->facts, consumer->config.settings->cdc.takeover_ms);
+    switch (decision->action) {
+    case REPAIR_WAIT:
+        wait_for_others(consumer);
         return;
     case REPAIR_TAKE_OVER:
         take_over(consumer);
@@ -194,6 +258,16 @@ static void on_slots(struct consumer *consumer, const struct pgask_answer *answe
     }
     ask_read_slots(answer->result, consumer->shard, &consumer->facts);
     decide(consumer);
+}
+
+static void on_meta(struct consumer *consumer, const struct pgask_answer *answer)
+{
+    if (answer->error != SG_OK) {
+        consumer_lose(consumer, CONSUMER_LOOKING, "shard_meta: %s", answer->reason);
+        return;
+    }
+    ask_read_meta(answer->result, &consumer->facts);
+    control_ask(consumer, ask_slots_sql, consumer->slot_prefix, NULL, on_slots);
 }
 
 /* What no repair of ours can mend; NULL if all is well. */
@@ -232,7 +306,7 @@ static void on_facts(struct consumer *consumer, const struct pgask_answer *answe
         consumer->server.holder_pid == consumer->backend_pid)
         consumer->facts.other_silent_ms = INT64_MAX;
     gate_set_synchronous(consumer, consumer->server.synchronous);
-    control_ask(consumer, ask_slots_sql, consumer->slot_prefix, NULL, on_slots);
+    control_ask(consumer, ask_meta_sql, NULL, NULL, on_meta);
 }
 
 static const char *element(const redisReply *reply, size_t i)

@@ -32,6 +32,7 @@ struct shard_series {
     struct metrics_series *lag_ms;
     struct metrics_series *wal_kept;
     struct metrics_series *wal_alarm;
+    struct metrics_series *counted_standby;
     struct metrics_series *event_drift;
     struct metrics_series *ticket_drift;
     struct metrics_series *events_checked;
@@ -100,6 +101,7 @@ void consumer_get_status(const struct consumer *consumer, struct consumer_status
         .server_lsn = server_lsn(consumer, feed.server_end),
         .wal_kept_bytes = pulse->vitals_at_us ? pulse->vitals.kept_bytes : -1,
         .wal_alarm = pulse->alarm,
+        .counted_standby = pulse->counted,
         .last_repair = consumer->last_repair,
         .last_repair_us = consumer->last_repair_us,
         .repairs = consumer->repairs,
@@ -187,6 +189,7 @@ void consumer_write_status(const struct consumer *consumer, struct dynbuf *out)
     add_known(out, "lagMs", status.lag_ms);
     add_known(out, "walKeptBytes", status.wal_kept_bytes);
     dynbuf_addf(out, ",\"walAlarm\":%s", status.wal_alarm ? "true" : "false");
+    dynbuf_addf(out, ",\"countedStandby\":%s", status.counted_standby ? "true" : "false");
     add_text(out, "lastRepair", repair_reason_name(status.last_repair));
     add_text(out, "lastRepairText", repair_reason_text(status.last_repair));
     add_time(out, "lastRepairAt", status.last_repair_us);
@@ -223,6 +226,7 @@ bool status_init(struct consumer *consumer)
     series->lag_ms = series_of(consumer, METRIC_CDC_LAG_MS, NULL);
     series->wal_kept = series_of(consumer, METRIC_CDC_WAL_KEPT, NULL);
     series->wal_alarm = series_of(consumer, METRIC_CDC_WAL_ALARM, NULL);
+    series->counted_standby = series_of(consumer, METRIC_CDC_COUNTED_STANDBY, NULL);
     series->event_drift = series_of(consumer, METRIC_CDC_DRIFT, "events");
     series->ticket_drift = series_of(consumer, METRIC_CDC_DRIFT, "tickets");
     series->events_checked = series_of(consumer, METRIC_CDC_RECONCILED, "events");
@@ -272,9 +276,9 @@ static void show(struct consumer *consumer)
     metrics_set_value(series->lsn[LSN_CONFIRMED], (int64_t)status.confirmed);
     metrics_set_value(series->lag_bytes, status.lag_bytes);
     metrics_set_value(series->lag_ms, status.lag_ms);
-    metrics_set_value(series->lag_ms, status.lag_ms);
     metrics_set_value(series->wal_kept, status.wal_kept_bytes);
     metrics_set_value(series->wal_alarm, status.wal_alarm);
+    metrics_set_value(series->counted_standby, status.counted_standby);
 }
 
 /* --- the word in Redis ------------------------------------------------------------------------ */

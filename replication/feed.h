@@ -65,6 +65,8 @@ struct feed_config {
     uint64_t gate;
     void (*on_started)(void *arg);
     void (*on_over)(void *arg, enum feed_end end, const char *reason);
+    /* Redis has acknowledged more: `applied` of the status has grown. May be NULL. */
+    void (*on_applied)(void *arg);
     /* Redis has no counters for the event: heal it. */
     void (*on_missing)(void *arg, int64_t event_id);
     /* Every effect of the stream when it is put into the outbox, not those that are injected; may

@@ -191,6 +191,8 @@ static void applied(struct feed *feed, const struct feed_batch *batch)
         metrics_observe_us(feed->latency_series, feed->last_latency_us);
     }
     feed_confirm(feed);
+    if (entry.end_lsn && feed->config.on_applied)
+        feed->config.on_applied(feed->config.arg);
 }
 
 /* The stream brings again what was not taken. */

@@ -9,6 +9,10 @@
  *
  * Suspects are only what to ask for; what Redis has counts as it is read at the end.
  *
+ * A key that is healed says C. During a switchover, C may be past the end of what the new primary
+ * takes over, and its changes there would be passed by as known. So the fence is asked about when C
+ * is known: if it is down, C is before it.
+ *
  * SPDX-License-Identifier: MIT
  */
 #include "replication/reconcile.h"
@@ -25,6 +29,7 @@
 #include "base/reap.h"
 #include "base/settings.h"
 #include "replication/feed.h"
+#include "replication/fence_sql.h"
 #include "replication/pgsession.h"
 #include "replication/reconcile_internal.h"
 
@@ -154,12 +159,24 @@ static bool went_well(struct reconcile *reconcile, const char *error)
     return !reconcile_is_over(reconcile);
 }
 
+static void on_mark(void *arg, const PGresult *result)
+{
+    struct reconcile *reconcile = arg;
+    if (PQresultStatus(result) == PGRES_TUPLES_OK && PQntuples(result) == 1 &&
+        PQnfields(result) == 2)
+        reconcile->unfenced = PQgetvalue(result, 0, 1)[0] == 'f';
+}
+
 static void on_marked(void *arg, const char *sqlstate, const char *error)
 {
     struct reconcile *reconcile = arg;
     (void)sqlstate;
     if (!went_well(reconcile, error))
         return;
+    if (!reconcile->unfenced) {
+        reconcile_fail(reconcile, "a switchover is under way");
+        return;
+    }
     pgsession_free(reconcile->session); /* the slot goes with it */
     reconcile->session = NULL;
     reconcile_set_state(reconcile, RECONCILE_WAITING);
@@ -175,8 +192,9 @@ static void on_committed(void *arg, const char *sqlstate, const char *error)
     /* A standby that is not there is not to be waited for here. */
     run(reconcile,
         "SET synchronous_commit = local;"
-        "SELECT pg_logical_emit_message(true, 'seatgrid.cdc', 'reconcile')",
-        NULL, on_marked);
+        "SELECT pg_logical_emit_message(true, 'seatgrid.cdc', 'reconcile')," FENCE_IS_UP_SQL
+        " FROM " FENCE_ROW_SQL,
+        on_mark, on_marked);
 }
 
 static void ask_next(struct reconcile *reconcile);

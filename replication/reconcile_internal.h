@@ -83,7 +83,8 @@ struct reconcile {
     bool answered; /* the question had a result */
     int64_t events_taken;
     int64_t bookings_summed;
-    uint64_t lsn; /* C */
+    uint64_t lsn;  /* C */
+    bool unfenced; /* no switchover had fenced the shard, behind C */
     size_t asks_in_flight;
     size_t next_event, next_ticket; /* READING */
     struct heal *heals;             /* found no room in line */

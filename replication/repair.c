@@ -19,6 +19,8 @@ static const struct {
 } reasons[] = {
     [REPAIR_NONE] = {"none", "nothing was repaired yet"},
     [REPAIR_STARTED] = {"started", "taken up where the slot stands"},
+    [REPAIR_SWITCHED_OVER] = {"switched_over", "followed a switchover to the new primary"},
+    [REPAIR_SWITCHING] = {"switching", "a switchover is under way; nothing is written meanwhile"},
     [REPAIR_REDIS_EMPTY] = {"redis_empty", "Redis has no keys of this shard"},
     [REPAIR_OTHER_SYSTEM] = {"other_system", "the keys were read from another PostgreSQL"},
     [REPAIR_FAILOVER] = {"failover", "the shard has failed over to another timeline"},
@@ -48,30 +50,56 @@ static const struct repair_slot *slot_of(const struct repair_facts *facts, int64
     return NULL;
 }
 
+/* A slot of the generation that stands below the handover was made before it: it is a left-over of
+ * the time when this server was the primary before. */
+static bool is_of_handover(const struct repair_facts *facts, const struct repair_slot *slot)
+{
+    return slot->confirmed_lsn >= facts->handover_lsn;
+}
+
+static bool is_handed_over(const struct repair_facts *facts)
+{
+    return facts->hash_timeline != facts->timeline && facts->handover_timeline > 0 &&
+           facts->attested_timeline == facts->timeline &&
+           facts->hash_timeline == facts->handover_timeline &&
+           facts->hash_lsn >= facts->handover_lsn;
+}
+
+static struct repair_decision judge(const struct repair_facts *facts)
+{
+    if (facts->generation <= 0)
+        return seed_for(REPAIR_REDIS_EMPTY);
+    if (facts->hash_system != facts->system_identifier)
+        return seed_for(REPAIR_OTHER_SYSTEM);
+    const bool handed_over = is_handed_over(facts);
+    if (facts->hash_timeline != facts->timeline && !handed_over)
+        return seed_for(REPAIR_FAILOVER);
+    if (!handed_over && facts->hash_lsn > facts->server_lsn)
+        return seed_for(REPAIR_SERVER_BEHIND);
+    const struct repair_slot *slot = slot_of(facts, facts->generation);
+    if (!slot || (handed_over && !is_of_handover(facts, slot)))
+        return seed_for(REPAIR_SLOT_MISSING);
+    if (slot->lost)
+        return seed_for(REPAIR_SLOT_INVALIDATED);
+    if (!handed_over && facts->hash_lsn < slot->confirmed_lsn)
+        return seed_for(REPAIR_REDIS_LOST_TOO_MUCH);
+    if (facts->forced != REPAIR_NONE)
+        return seed_for(facts->forced);
+    return (struct repair_decision){.action = REPAIR_RESUME,
+                                    .reason = handed_over ? REPAIR_SWITCHED_OVER : REPAIR_STARTED,
+                                    .slot = slot,
+                                    .start_lsn = slot->confirmed_lsn};
+}
+
 struct repair_decision repair_decide(const struct repair_facts *facts, int64_t takeover_ms)
 {
     if (!facts->locked)
         return (struct repair_decision){
             .action = facts->other_silent_ms >= takeover_ms ? REPAIR_TAKE_OVER : REPAIR_WAIT};
-    if (facts->generation <= 0)
-        return seed_for(REPAIR_REDIS_EMPTY);
-    if (facts->hash_system != facts->system_identifier)
-        return seed_for(REPAIR_OTHER_SYSTEM);
-    if (facts->hash_timeline != facts->timeline)
-        return seed_for(REPAIR_FAILOVER);
-    if (facts->hash_lsn > facts->server_lsn)
-        return seed_for(REPAIR_SERVER_BEHIND);
-    const struct repair_slot *slot = slot_of(facts, facts->generation);
-    if (!slot)
-        return seed_for(REPAIR_SLOT_MISSING);
-    if (slot->lost)
-        return seed_for(REPAIR_SLOT_INVALIDATED);
-    if (facts->hash_lsn < slot->confirmed_lsn)
-        return seed_for(REPAIR_REDIS_LOST_TOO_MUCH);
-    return (struct repair_decision){.action = REPAIR_RESUME,
-                                    .reason = REPAIR_STARTED,
-                                    .slot = slot,
-                                    .start_lsn = slot->confirmed_lsn};
+    const struct repair_decision decision = judge(facts);
+    if (decision.action == REPAIR_SEED && facts->switching)
+        return (struct repair_decision){.action = REPAIR_WAIT, .reason = REPAIR_SWITCHING};
+    return decision;
 }
 
 /* --- names ------------------------------------------------------------------------------------ */

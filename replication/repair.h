@@ -8,12 +8,28 @@
  *   it has the lock, silent for cdc.takeover_ms             TAKE_OVER: end its session, look again
  *   Redis has no hash of the shard, or one without gen      SEED  redis_empty
  *   the hash is of another PostgreSQL (system identifier)   SEED  other_system
- *   the hash is of another timeline                         SEED  failover
- *   the hash's lsn is past the server's WAL (older copy)    SEED  server_behind
+ *   the hash is of another timeline, and not handed over    SEED  failover
+ *   the hash's lsn is past the server's WAL (older copy)    SEED  server_behind        *
  *   no slot of the generation                               SEED  slot_missing
  *   the slot has lost its WAL (wal_status lost)             SEED  slot_invalidated
- *   the hash's lsn is below what the slot was told          SEED  redis_lost_too_much
+ *   the hash's lsn is below what the slot was told          SEED  redis_lost_too_much  *
+ *   the consumer knows a reason of its own (`forced`)       SEED  that reason
  *   else                                                    RESUME
+ * Instead of any SEED, while a switchover's fence is up     WAIT  switching
+ *
+ * Handed over. A switchover fences the old primary, waits until Redis has everything up to an LSN
+ * behind the fence, promotes, makes the generation's slot on the new primary and then attests that,
+ * with the old timeline and that LSN (migrations/0004). So a hash of just this timeline that has
+ * reached the LSN lacks nothing that was committed before the fence; nothing was committed between
+ * the fence and the attestation; and the slot has all that came later. It is RESUMED. The lines
+ * with a * say nothing then, for they would compare LSNs of two timelines: the hash's may be past
+ * the new server's WAL (heartbeats went on behind the fence, and changed no key) or below the
+ * slot's (it was made later). The consumer takes the handover out of the database once the hash
+ * names the new timeline: a Redis that loses the hash's word later is no case for it any more.
+ * One handover is as deep as it goes: it counts only on the timeline that it was attested for.
+ *
+ * Switching. Nothing is written while the fence is up, so nothing is missed by waiting; a seed on
+ * either side of the switch would only be for nothing.
  *
  * Slots of this shard's consumers that are not of the generation to be resumed are left-overs.
  *
@@ -33,7 +49,9 @@ enum repair_action { REPAIR_WAIT, REPAIR_TAKE_OVER, REPAIR_RESUME, REPAIR_SEED }
 
 enum repair_reason {
     REPAIR_NONE,
-    REPAIR_STARTED, /* resumed after a start or a lost connection */
+    REPAIR_STARTED,       /* resumed after a start or a lost connection */
+    REPAIR_SWITCHED_OVER, /* resumed on the new primary's timeline */
+    REPAIR_SWITCHING,     /* waits */
     REPAIR_REDIS_EMPTY,
     REPAIR_OTHER_SYSTEM,
     REPAIR_FAILOVER,
@@ -63,16 +81,22 @@ struct repair_facts {
     uint64_t server_lsn; /* end of its WAL, asked after the hash */
     size_t slot_count;
     struct repair_slot slots[REPAIR_SLOTS_MAX];
+    bool switching;            /* a switchover's fence is up */
+    int32_t attested_timeline; /* that the server's epoch was given on; 0: none, or not known */
+    int32_t handover_timeline; /* 0: none */
+    uint64_t handover_lsn;
     /* Redis */
     int64_t generation; /* 0: none */
     int32_t hash_timeline;
     uint64_t hash_system;
     uint64_t hash_lsn;
+    /* the consumer */
+    enum repair_reason forced; /* REPAIR_NONE: nothing speaks against resuming */
 };
 
 struct repair_decision {
     enum repair_action action;
-    enum repair_reason reason;
+    enum repair_reason reason;      /* WAIT: SWITCHING, or NONE: for another consumer */
     const struct repair_slot *slot; /* RESUME */
     uint64_t start_lsn;             /* RESUME: the slot's confirmed LSN */
 };

@@ -59,6 +59,15 @@ void sink_switch(struct dynbuf *out, const char *shard, int64_t epoch, int64_t g
     arg_u64(out, system_identifier);
 }
 
+void sink_follow(struct dynbuf *out, const char *shard, int64_t epoch, int64_t generation,
+                 uint64_t lsn, int32_t timeline)
+{
+    begin(out, shard, "follow", epoch, 3);
+    redisresp_arg_i64(out, generation);
+    arg_u64(out, lsn);
+    redisresp_arg_i64(out, timeline);
+}
+
 void sink_tell(struct dynbuf *out, const char *shard, int64_t epoch, const char *status_json)
 {
     begin(out, shard, "tell", epoch, 1);

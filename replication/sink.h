@@ -86,7 +86,7 @@ bool sink_ask(struct sink *sink, const struct dynbuf *command, redisconn_fn *fn,
 /* --- the shard's hash, through shard.lua: commands to append to a batch or to send alone ------ */
 
 /* Each answers 1, or -2 when a higher epoch is there, or (all but claim) -3 when the hash is not
- * the one that was claimed, as after FLUSHALL, or (mark) its generation is another. */
+ * the one that was claimed, as after FLUSHALL, or (mark, follow) its generation is another. */
 
 /* This consumer writes from now on: sets epoch; leaves the rest. */
 void sink_claim(struct dynbuf *out, const char *shard, int64_t epoch);
@@ -98,6 +98,10 @@ void sink_mark(struct dynbuf *out, const char *shard, int64_t epoch, int64_t gen
 /* Readers are to read `generation` from now on. */
 void sink_switch(struct dynbuf *out, const char *shard, int64_t epoch, int64_t generation,
                  uint64_t lsn, int32_t timeline, uint64_t system_identifier);
+/* The keys of `generation` are those of that LSN of another timeline of the same server; answers as
+ * mark does. */
+void sink_follow(struct dynbuf *out, const char *shard, int64_t epoch, int64_t generation,
+                 uint64_t lsn, int32_t timeline);
 /* Text for people. */
 void sink_tell(struct dynbuf *out, const char *shard, int64_t epoch, const char *status_json);
 

@@ -4,9 +4,13 @@
 --   ARGV  "claim"   epoch
 --         "mark"    epoch  generation  lsn  "live" or "stale"
 --         "switch"  epoch  generation  lsn  timeline  system
+--         "follow"  epoch  generation  lsn  timeline
 --         "tell"    epoch  status
 --   1 done   -2 refused: a higher epoch is there; claim: also the same, for it may be another's
---   -3 the hash is not the one that was claimed (FLUSHALL); mark: another generation, or none
+--   -3 the hash is not the one that was claimed (FLUSHALL); mark, follow: another generation, or none
+--
+-- A follow says that the keys, as they are, are those of an LSN of another timeline: after a
+-- switchover, before anything of the new timeline is applied. How live they are, it does not say.
 --
 -- Only a claim makes the hash, so that keys of a generation that were lost while it was being built
 -- are noticed at the latest by its switch.
@@ -38,6 +42,11 @@ elseif what == 'mark' then
 elseif what == 'switch' then
     redis.call('HSET', KEYS[1], 'epoch', epoch, 'gen', ARGV[3], 'lsn', ARGV[4],
         'timeline', ARGV[5], 'system', ARGV[6], 'state', 'live', 'beat', beat)
+elseif what == 'follow' then
+    if found[2] ~= ARGV[3] then
+        return -3
+    end
+    redis.call('HSET', KEYS[1], 'epoch', epoch, 'lsn', ARGV[4], 'timeline', ARGV[5])
 elseif what == 'tell' then
     redis.call('HSET', KEYS[1], 'epoch', epoch, 'status', ARGV[3])
 else

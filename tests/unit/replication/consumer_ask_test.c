@@ -130,22 +130,55 @@ static void test_more_slots_than_room(void **state)
 static void test_vitals(void **state)
 {
     (void)state;
-    PGresult *result = result_of(3);
+    PGresult *result = result_of(5);
     struct ask_vitals vitals;
     assert_false(ask_read_vitals(result, &vitals));
     assert_int_equal(ask_number(result, 0), 0);
-    set_row(result, 0, 3, (const char *const[]){"4294967297", "f", NULL});
+    set_row(result, 0, 5, (const char *const[]){"4294967297", "f", NULL, "f", "t"});
     assert_true(ask_read_vitals(result, &vitals));
     assert_true(vitals.lsn == 4294967297);
     assert_false(vitals.synchronous);
     assert_int_equal(vitals.kept_bytes, -1); /* no slot is not "keeps nothing" */
-    assert_int_equal(ask_number(result, 3), 0);
+    assert_false(vitals.counted_standby);
+    assert_true(vitals.switching);
+    assert_int_equal(ask_number(result, 5), 0);
     PQclear(result);
 
-    result = result_of(3);
-    set_row(result, 0, 3, (const char *const[]){"1", "t", "0"});
+    result = result_of(5);
+    set_row(result, 0, 5, (const char *const[]){"1", "t", "0", "t", NULL});
     assert_true(ask_read_vitals(result, &vitals));
     assert_int_equal(vitals.kept_bytes, 0);
+    assert_true(vitals.counted_standby);
+    assert_false(vitals.switching);
+    PQclear(result);
+
+    result = result_of(4); /* of another shape */
+    set_row(result, 0, 4, (const char *const[]){"1", "t", "0", "t"});
+    assert_false(ask_read_vitals(result, &vitals));
+    PQclear(result);
+}
+
+/* What was read before must not stay when there is no row. */
+static void test_meta(void **state)
+{
+    (void)state;
+    PGresult *result = result_of(4);
+    struct repair_facts facts = {.generation = 7};
+    set_row(result, 0, 4, (const char *const[]){"4", "3", "50331976", "t"});
+    ask_read_meta(result, &facts);
+    assert_int_equal(facts.attested_timeline, 4);
+    assert_int_equal(facts.handover_timeline, 3);
+    assert_true(facts.handover_lsn == 0x3000148);
+    assert_true(facts.switching);
+    PQclear(result);
+
+    result = result_of(4);
+    ask_read_meta(result, &facts);
+    assert_int_equal(facts.attested_timeline, 0);
+    assert_int_equal(facts.handover_timeline, 0);
+    assert_true(facts.handover_lsn == 0);
+    assert_false(facts.switching);
+    assert_int_equal(facts.generation, 7);
     PQclear(result);
 }
 
@@ -154,7 +187,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_facts),  cmocka_unit_test(test_standby),
         cmocka_unit_test(test_slots),  cmocka_unit_test(test_more_slots_than_room),
-        cmocka_unit_test(test_vitals),
+        cmocka_unit_test(test_vitals), cmocka_unit_test(test_meta),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

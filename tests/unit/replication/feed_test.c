@@ -91,6 +91,9 @@ static struct {
     int64_t missing[8];
     size_t missing_count;
     bool free_on_missing;
+    bool free_on_applied;
+    uint64_t applied[8]; /* as it was when told */
+    size_t applied_count;
     struct position tapped[64];
     size_t tapped_count;
 } rig;
@@ -224,6 +227,18 @@ static void on_tested_effect(void *arg, const struct effect *effect,
     rig.tapped[rig.tapped_count++ % 64] = *position;
 }
 
+static void on_tested_applied(void *arg)
+{
+    struct feed_status said;
+    (void)arg;
+    feed_get_status(rig.feed, &said);
+    rig.applied[rig.applied_count++ % 8] = said.applied;
+    if (rig.free_on_applied) {
+        feed_free(rig.feed);
+        rig.feed = NULL;
+    }
+}
+
 static void turn(void)
 {
     event_base_loop(rig.base, EVLOOP_NONBLOCK);
@@ -266,6 +281,7 @@ static void start(uint64_t start_lsn, bool current, uint64_t gate)
                                        .gate = gate,
                                        .on_started = on_tested_started,
                                        .on_over = on_tested_over,
+                                       .on_applied = on_tested_applied,
                                        .on_missing = on_tested_missing,
                                        .on_effect = on_tested_effect};
     rig.feed = feed_new(&config);
@@ -673,6 +689,27 @@ static void test_a_sink_that_is_down(void **state)
     assert_int_equal(rig.end, FEED_SINK_LOST);
 }
 
+/* Told when Redis has acknowledged it, not before; also inside it the feed may be freed. */
+static void test_applied_is_told(void **state)
+{
+    (void)state;
+    start(0, true, FEED_GATE_OPEN);
+    put_transaction(1000, 41);
+    turn();
+    assert_int_equal(rig.sent_count, 1);
+    put_transaction(2000, 42);
+    turn_until_sent(2);
+    assert_int_equal(rig.applied_count, 0);
+    answer(SINK_DONE);
+    assert_int_equal(rig.applied_count, 1);
+    assert_int_equal(rig.applied[0], 1008);
+    rig.free_on_applied = true;
+    answer(SINK_DONE);
+    assert_int_equal(rig.applied_count, 2);
+    assert_int_equal(rig.applied[1], 2008);
+    turn();
+}
+
 static void test_missing_names_the_event(void **state)
 {
     const size_t missing[] = {0, 2};
@@ -882,6 +919,7 @@ int main(void)
         CASE(test_lost),
         CASE(test_failed),
         CASE(test_a_sink_that_is_down),
+        CASE(test_applied_is_told),
         CASE(test_missing_names_the_event),
         CASE(test_freed_inside_a_callback),
         CASE(test_the_gate),

@@ -357,6 +357,7 @@ static void test_commands_of_the_shard(void **state)
     sink_mark(&out, "alpha", 5, 7, UINT64_MAX, true);
     sink_mark(&out, "alpha", 5, 7, 0, false);
     sink_switch(&out, "alpha", 5, 7, 100, 2, UINT64_C(7300000000000000000));
+    sink_follow(&out, "alpha", 5, 7, UINT64_MAX - 1, 4);
     sink_tell(&out, "alpha", 5, "{\"a\":1}");
     read_back(&out, &text);
     assert_string_equal(dynbuf_text(&text),
@@ -364,6 +365,7 @@ static void test_commands_of_the_shard(void **state)
                         "EVALSHA shard 1 sg1:{s:alpha} mark 5 7 18446744073709551615 live\n"
                         "EVALSHA shard 1 sg1:{s:alpha} mark 5 7 0 stale\n"
                         "EVALSHA shard 1 sg1:{s:alpha} switch 5 7 100 2 7300000000000000000\n"
+                        "EVALSHA shard 1 sg1:{s:alpha} follow 5 7 18446744073709551614 4\n"
                         "EVALSHA shard 1 sg1:{s:alpha} tell 5 {\"a\":1}\n");
     dynbuf_done(&out);
     dynbuf_done(&text);
