@@ -10,11 +10,16 @@
 
 #include "cli/cli.h"
 #include "dev/cluster.h"
+#include "dev/process.h"
+#include "dev/rejoin.h"
+#include "dev/servers.h"
 
 static const char usage[] =
     "Usage: seatgrid dev up|run [options]\n"
     "       seatgrid dev down|destroy|status [--var DIR]\n"
-    "       seatgrid dev start|stop SERVER [--var DIR]\n"
+    "       seatgrid dev start|stop|kill|pause|resume SERVER [--var DIR]\n"
+    "       seatgrid dev promote NODE [--force] [--var DIR]\n"
+    "       seatgrid dev rejoin NODE [UPSTREAM] [--var DIR]\n"
     "\n"
     "A local cluster without containers: two shards, each a primary and its\n"
     "replicas, a Redis, `seatgrid cdc` and `seatgrid serve`.\n"
@@ -24,45 +29,61 @@ static const char usage[] =
     "  down     stop all of it; the data stays\n"
     "  destroy  stop it and remove the data\n"
     "  status   list the servers; exit 1 if one does not run\n"
-    "  start, stop  one server: a node's name, redis, cdc or serve\n"
+    "  start, stop    one server: a node's name, redis, cdc or serve\n"
+    "  kill           the same, as a power cut would (SIGKILL)\n"
+    "  pause, resume  it takes connections and says nothing (SIGSTOP)\n"
+    "  promote  make a replica the primary; the others of its shard follow\n"
+    "  rejoin   make a node a replica of its shard's primary, e.g. an old one; with\n"
+    "           UPSTREAM: have a running replica stream from that node\n"
     "\n"
     "      --var DIR         folder of the cluster (default: var)\n"
     "      --port-base N     first port of the servers (default: 8100)\n"
     "      --http-port N     the API (default: 8080)\n"
     "      --admin-port N    the admin API (default: 8081)\n"
     "      --replicas N      a shard, 0 to 8 (default: 1)\n"
+    "      --ha              every shard under Patroni, with etcd\n"
+    "      --durability D    sync (a write waits for a replica) or async (default)\n"
     "      --strategy S      batched, pessimistic, optimistic or naive\n"
     "      --set KEY=VALUE   a setting for seatgrid.cfg, e.g. booking.max_seats=5\n"
     "      --no-cdc          all but `seatgrid cdc`\n"
     "      --no-serve        all but `seatgrid serve` and `seatgrid cdc`\n"
     "      --servers-only    PostgreSQL and Redis, empty\n"
+    "      --force           start even an old primary, as a second one; promote a\n"
+    "                        replica that lacks what another one has\n"
     "      --json            status for programs\n"
     "      --help            this text\n"
     "\n"
-    "Ports and replicas not given are those of the last time.\n";
+    "Ports, replicas, durability and --ha not given are those of the last time.\n";
 
 enum { OPT_VAR = 256, OPT_BASE, OPT_HTTP, OPT_ADMIN, OPT_REPLICAS, OPT_STRATEGY, OPT_SET };
 enum { OPT_NO_SERVE = OPT_SET + 1, OPT_NO_CDC, OPT_SERVERS_ONLY, OPT_JSON, OPT_HELP };
+enum { OPT_DURABILITY = OPT_HELP + 1, OPT_FORCE, OPT_HA };
 
-static const struct option long_options[] = {{"var", required_argument, NULL, OPT_VAR},
-                                             {"port-base", required_argument, NULL, OPT_BASE},
-                                             {"http-port", required_argument, NULL, OPT_HTTP},
-                                             {"admin-port", required_argument, NULL, OPT_ADMIN},
-                                             {"replicas", required_argument, NULL, OPT_REPLICAS},
-                                             {"strategy", required_argument, NULL, OPT_STRATEGY},
-                                             {"set", required_argument, NULL, OPT_SET},
-                                             {"no-serve", no_argument, NULL, OPT_NO_SERVE},
-                                             {"no-cdc", no_argument, NULL, OPT_NO_CDC},
-                                             {"servers-only", no_argument, NULL, OPT_SERVERS_ONLY},
-                                             {"json", no_argument, NULL, OPT_JSON},
-                                             {"help", no_argument, NULL, OPT_HELP},
-                                             {NULL, 0, NULL, 0}};
+static const struct option long_options[] = {
+    {"var", required_argument, NULL, OPT_VAR},
+    {"port-base", required_argument, NULL, OPT_BASE},
+    {"http-port", required_argument, NULL, OPT_HTTP},
+    {"admin-port", required_argument, NULL, OPT_ADMIN},
+    {"replicas", required_argument, NULL, OPT_REPLICAS},
+    {"strategy", required_argument, NULL, OPT_STRATEGY},
+    {"durability", required_argument, NULL, OPT_DURABILITY},
+    {"force", no_argument, NULL, OPT_FORCE},
+    {"ha", no_argument, NULL, OPT_HA},
+    {"set", required_argument, NULL, OPT_SET},
+    {"no-serve", no_argument, NULL, OPT_NO_SERVE},
+    {"no-cdc", no_argument, NULL, OPT_NO_CDC},
+    {"servers-only", no_argument, NULL, OPT_SERVERS_ONLY},
+    {"json", no_argument, NULL, OPT_JSON},
+    {"help", no_argument, NULL, OPT_HELP},
+    {NULL, 0, NULL, 0}};
 
 struct arguments {
     struct cluster_options cluster;
     const char *verb;
-    const char *server; /* of start and stop */
+    const char *server; /* of the verbs for one */
+    const char *upstream;
     bool json;
+    bool force;
 };
 
 static bool parse_number(const char *name, const char *text, int *ret_number)
@@ -91,6 +112,16 @@ static bool add_set(struct cluster_options *cluster, const char *set)
     return true;
 }
 
+static bool parse_durability(const char *text, int *ret_sync)
+{
+    if (strcmp(text, "sync") != 0 && strcmp(text, "async") != 0) {
+        fprintf(stderr, "seatgrid: --durability %s: sync or async is wanted\n", text);
+        return false;
+    }
+    *ret_sync = strcmp(text, "sync") == 0;
+    return true;
+}
+
 static bool take_option(int option, const char *name, struct arguments *ret)
 {
     struct cluster_options *cluster = &ret->cluster;
@@ -108,6 +139,14 @@ static bool take_option(int option, const char *name, struct arguments *ret)
         return parse_number(name, optarg, &cluster->replicas);
     case OPT_STRATEGY:
         cluster->strategy = optarg;
+        return true;
+    case OPT_DURABILITY:
+        return parse_durability(optarg, &cluster->sync);
+    case OPT_HA:
+        cluster->ha = 1;
+        return true;
+    case OPT_FORCE:
+        ret->force = true;
         return true;
     case OPT_SET:
         return add_set(cluster, optarg);
@@ -129,6 +168,121 @@ static bool take_option(int option, const char *name, struct arguments *ret)
     }
 }
 
+/* --- one server ------------------------------------------------------------------------------- */
+
+static enum sg_error start(struct cluster *cluster, const struct arguments *arguments)
+{
+    const char *name = arguments->server;
+    struct server *server = servers_find(cluster, name);
+    bool runs = server && server->id.pid;
+    enum sg_error error = cluster_start_one(cluster, name, arguments->force);
+    if (error)
+        return error;
+    if (runs)
+        cluster_say(name, "runs already");
+    else
+        cluster_say(name, "on 127.0.0.1:%d", servers_find(cluster, name)->port);
+    return SG_OK;
+}
+
+static enum sg_error stop(struct cluster *cluster, const struct arguments *arguments)
+{
+    enum sg_error error = cluster_stop_one(cluster, arguments->server);
+    if (!error)
+        cluster_say(arguments->server, "stopped");
+    return error;
+}
+
+static enum sg_error kill_one(struct cluster *cluster, const struct arguments *arguments)
+{
+    enum sg_error error = cluster_kill_one(cluster, arguments->server);
+    if (!error)
+        cluster_say(arguments->server, "killed");
+    return error;
+}
+
+static enum sg_error pause_one(struct cluster *cluster, const struct arguments *arguments)
+{
+    enum sg_error error = cluster_pause_one(cluster, arguments->server);
+    if (!error)
+        cluster_say(arguments->server, "frozen; `seatgrid dev resume %s` wakes it",
+                    arguments->server);
+    return error;
+}
+
+static enum sg_error resume(struct cluster *cluster, const struct arguments *arguments)
+{
+    enum sg_error error = cluster_resume_one(cluster, arguments->server);
+    if (!error)
+        cluster_say(arguments->server, "goes on");
+    return error;
+}
+
+static enum sg_error promote(struct cluster *cluster, const struct arguments *arguments)
+{
+    const char *name = arguments->server;
+    struct cluster_promotion promotion;
+    enum sg_error error = cluster_promote(cluster, name, arguments->force, &promotion);
+    if (error)
+        return error;
+    if (promotion.already) {
+        cluster_say(name, "is the primary already");
+        return SG_OK;
+    }
+    cluster_say(name, "is the primary after %.3f s", (double)promotion.promoted_us / 1e6);
+    if (promotion.followers > 0)
+        cluster_say("", "%d other replica%s followed after %.3f s", promotion.followers,
+                    promotion.followers > 1 ? "s" : "", (double)promotion.followed_us / 1e6);
+    if (promotion.astray[0])
+        cluster_say(promotion.astray, "does not follow; `seatgrid dev rejoin %s` mends it",
+                    promotion.astray);
+    if (promotion.former[0] && cluster->options.ha == 1)
+        cluster_say(promotion.former, "was it before; Patroni makes it a replica");
+    else if (promotion.former[0])
+        cluster_say(promotion.former, "was it before; `seatgrid dev rejoin %s` makes it a replica",
+                    promotion.former);
+    return SG_OK;
+}
+
+static enum sg_error rejoin(struct cluster *cluster, const struct arguments *arguments)
+{
+    struct cluster_rejoin report;
+    enum sg_error error = cluster_rejoin(cluster, arguments->server, arguments->upstream, &report);
+    if (!error)
+        cluster_say(arguments->server, "%s %s (%.1f s)", rejoin_way_text(report.way),
+                    report.primary, (double)report.took_us / 1e6);
+    return error;
+}
+
+static const struct verb {
+    const char *name;
+    enum sg_error (*fn)(struct cluster *cluster, const struct arguments *arguments);
+} verbs[] = {
+    {"start", start},   {"stop", stop},       {"kill", kill_one}, {"pause", pause_one},
+    {"resume", resume}, {"promote", promote}, {"rejoin", rejoin},
+};
+
+static const struct verb *find_verb(const char *name)
+{
+    for (size_t i = 0; i < sizeof(verbs) / sizeof(verbs[0]); i++) {
+        if (strcmp(verbs[i].name, name) == 0)
+            return &verbs[i];
+    }
+    return NULL;
+}
+
+static enum sg_error on_one_server(const struct verb *verb, const struct arguments *arguments)
+{
+    struct cluster *cluster = servers_of(arguments->cluster.var);
+    process_catch_signals();
+    enum sg_error error = servers_open(cluster, false);
+    if (!error)
+        error = verb->fn(cluster, arguments);
+    return servers_finish(cluster, error);
+}
+
+/* --- the command line ------------------------------------------------------------------------- */
+
 /* -1 to go on, else the exit code. */
 static int parse(int argc, char **argv, struct arguments *ret)
 {
@@ -145,8 +299,10 @@ static int parse(int argc, char **argv, struct arguments *ret)
     }
     if (optind < argc)
         ret->verb = argv[optind++];
-    if (optind < argc && (strcmp(ret->verb, "start") == 0 || strcmp(ret->verb, "stop") == 0))
+    if (optind < argc && find_verb(ret->verb))
         ret->server = argv[optind++];
+    if (optind < argc && ret->server && strcmp(ret->verb, "rejoin") == 0)
+        ret->upstream = argv[optind++];
     if (!ret->verb || optind < argc) {
         fputs(usage, stderr);
         return 2;
@@ -175,10 +331,8 @@ static int dispatch(struct arguments *arguments)
         return exit_code(cluster_destroy(var));
     if (strcmp(verb, "status") == 0)
         return exit_code(cluster_status(var, arguments->json));
-    if (arguments->server && strcmp(verb, "start") == 0)
-        return exit_code(cluster_start_one(var, arguments->server));
-    if (arguments->server && strcmp(verb, "stop") == 0)
-        return exit_code(cluster_stop_one(var, arguments->server));
+    if (arguments->server)
+        return exit_code(on_one_server(find_verb(verb), arguments));
     fprintf(stderr, "seatgrid: dev %s: no such command, or the server's name is missing\n", verb);
     fputs(usage, stderr);
     return 2;
@@ -190,7 +344,9 @@ int cli_dev(int argc, char **argv)
                                               .port_base = CLUSTER_UNSET,
                                               .http_port = CLUSTER_UNSET,
                                               .admin_port = CLUSTER_UNSET,
-                                              .replicas = CLUSTER_UNSET}};
+                                              .replicas = CLUSTER_UNSET,
+                                              .sync = CLUSTER_UNSET,
+                                              .ha = CLUSTER_UNSET}};
     int code = parse(argc, argv, &arguments);
     return code >= 0 ? code : dispatch(&arguments);
 }

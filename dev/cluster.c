@@ -3,10 +3,13 @@
  *
  *   open ─> lock ─> servers' folder ─> plan ─> inspect ─> ports ─┐
  *     ┌──────────────────────────────────────────────────────────┘
- *     └> primaries ─> databases ─> migrations ─> replicas ─> redis ─> cdc ─> serve
+ *     └> primaries ─> databases ─> replicas ─> migrations ─> redis ─> cdc ─> serve
+ *
+ * and with --ha:  etcd ─> Patroni, until all nodes run ─> databases ─> migrations ...
  *
  * Each word is a step of the list `up_steps`; the first that fails ends the list, and what was
- * started here is stopped in reverse.
+ * started here is stopped in reverse. Replicas come before migrations, because with durability sync
+ * a primary confirms nothing without them.
  *
  * SPDX-License-Identifier: MIT
  */
@@ -17,22 +20,29 @@
 
 #include "dev/configs.h"
 #include "dev/demo.h"
+#include "dev/etcd.h"
 #include "dev/folders.h"
 #include "dev/migrated.h"
+#include "dev/patroni.h"
 #include "dev/ports.h"
 #include "dev/postgres.h"
 #include "dev/programs.h"
 #include "dev/redis.h"
+#include "dev/rejoin.h"
+#include "dev/roles.h"
 #include "dev/servers.h"
+#include "dev/standby.h"
 
 #define LOCK_TRIES 300 /* of 100 ms, when a run ends while a down is at work */
 #define WATCH_MS 200
+#define STREAM_MS 10000
 
 typedef enum sg_error step_fn(struct cluster *cluster);
 
 struct step {
     const char *name;
     step_fn *fn;
+    enum { ALWAYS, WITH_PATRONI, WITHOUT } when;
 };
 
 /* --- the steps of up, in order ---------------------------------------------------------------- */
@@ -53,6 +63,15 @@ static enum sg_error plan(struct cluster *cluster)
     return layout_plan(cluster);
 }
 
+static bool has_data(const struct cluster *cluster)
+{
+    for (size_t i = 0; i < cluster->node_count; i++) {
+        if (postgres_exists(cluster, &cluster->nodes[i]))
+            return true;
+    }
+    return false;
+}
+
 /* What runs already has to run where the options want it. */
 static enum sg_error look_around(struct cluster *cluster)
 {
@@ -67,14 +86,24 @@ static enum sg_error look_around(struct cluster *cluster)
     servers_inspect(running);
     if (servers_count_running(running) > 0 &&
         (now->port_base != wanted->port_base || now->http_port != wanted->http_port ||
-         now->admin_port != wanted->admin_port || now->replicas != wanted->replicas))
+         now->admin_port != wanted->admin_port || now->replicas != wanted->replicas ||
+         now->sync != wanted->sync || now->ha != wanted->ha))
         error = cluster_fail(cluster,
                              "%s runs already, with --port-base %d --http-port %d --admin-port %d "
-                             "--replicas %d; `seatgrid dev down` first (make down)",
+                             "--replicas %d --durability %s%s; `seatgrid dev down` first (make "
+                             "down)",
                              cluster->var, now->port_base, now->http_port, now->admin_port,
-                             now->replicas);
+                             now->replicas, now->sync == 1 ? "sync" : "async",
+                             now->ha == 1 ? " --ha" : "");
+    /* Patroni and `dev` itself keep different settings in the data folders. */
+    else if (now->ha != wanted->ha && has_data(running))
+        error = cluster_fail(cluster,
+                             "the data in %s was made %s Patroni; `seatgrid dev destroy` it first, "
+                             "or choose another folder with --var (make: VAR=)",
+                             cluster->var, now->ha == 1 ? "under" : "without");
     servers_free(running);
     servers_inspect(cluster);
+    roles_learn(cluster);
     return error;
 }
 
@@ -100,6 +129,14 @@ static enum sg_error check_ports(struct cluster *cluster)
         if (!node->id.pid)
             note_taken(cluster, node->port, node->name, "--port-base", "PORT_BASE");
     }
+    for (size_t i = 0; i < cluster->node_count && options->ha == 1; i++) {
+        const struct server *patroni = &cluster->patroni[i];
+        if (!patroni->id.pid)
+            note_taken(cluster, patroni->port, patroni->name, "--port-base", "PORT_BASE");
+    }
+    for (int port = cluster->etcd.port;
+         port <= cluster->etcd.port + 1 && options->ha == 1 && !cluster->etcd.id.pid; port++)
+        note_taken(cluster, port, "etcd", "--port-base", "PORT_BASE");
     if (!cluster->redis.id.pid)
         note_taken(cluster, cluster->redis.port, "redis", "--port-base", "PORT_BASE");
     if (!cluster->cdc.id.pid && !options->servers_only && !options->no_serve && !options->no_cdc)
@@ -111,6 +148,17 @@ static enum sg_error check_ports(struct cluster *cluster)
     return cluster->problem[0] ? SG_IO : SG_OK;
 }
 
+/* --- nodes under Patroni, which does what the steps after these do without it ----------------- */
+
+static enum sg_error start_etcd(struct cluster *cluster)
+{
+    bool runs = cluster->etcd.id.pid != 0;
+    enum sg_error error = runs ? SG_OK : etcd_start(cluster);
+    if (!error)
+        cluster_say("etcd", "on 127.0.0.1:%d%s", cluster->etcd.port, runs ? ", runs already" : "");
+    return error;
+}
+
 static bool shard_exists(const struct cluster *cluster, const char *shard)
 {
     for (size_t i = 0; i < cluster->node_count; i++) {
@@ -120,6 +168,52 @@ static bool shard_exists(const struct cluster *cluster, const char *shard)
     }
     return false;
 }
+
+static bool is_first_of_shard(const struct cluster *cluster, size_t i)
+{
+    return i == 0 || strcmp(cluster->nodes[i - 1].shard, cluster->nodes[i].shard) != 0;
+}
+
+/* The Patronis of a shard settle among themselves who leads. In a new one the first node shall, as
+ * it does without Patroni, so it has no rivals until it leads. */
+static enum sg_error start_patronis_of(struct cluster *cluster, bool first_of_new)
+{
+    bool chosen[CLUSTER_NODES_MAX] = {0};
+    enum sg_error error = SG_OK;
+    for (size_t i = 0; i < cluster->node_count; i++)
+        chosen[i] = !first_of_new || (is_first_of_shard(cluster, i) &&
+                                      !shard_exists(cluster, cluster->nodes[i].shard));
+    for (size_t i = 0; !error && i < cluster->node_count; i++) {
+        if (chosen[i] && !cluster->patroni[i].id.pid)
+            error = patroni_start(cluster, i);
+    }
+    for (size_t i = 0; !error && i < cluster->node_count; i++) {
+        if (chosen[i])
+            error = patroni_wait_node(cluster, i);
+    }
+    return error;
+}
+
+static enum sg_error start_patronis(struct cluster *cluster)
+{
+    enum sg_error error = start_patronis_of(cluster, true);
+    if (!error)
+        error = start_patronis_of(cluster, false);
+    if (!error)
+        error = patroni_note_made(cluster);
+    if (error)
+        return error;
+    roles_learn(cluster);
+    for (size_t i = 0; i < cluster->node_count; i++) {
+        const struct server *node = &cluster->nodes[i];
+        cluster_say(node->name, "%s on 127.0.0.1:%d, Patroni on :%d%s", roles_name(node->role),
+                    node->port, cluster->patroni[i].port,
+                    cluster->patroni[i].started_here ? "" : ", runs already");
+    }
+    return SG_OK;
+}
+
+/* --- nodes without Patroni -------------------------------------------------------------------- */
 
 /* A shard without data gets its first node from initdb, all shards at the same time. */
 static enum sg_error make_primaries(struct cluster *cluster)
@@ -146,30 +240,30 @@ static enum sg_error make_primaries(struct cluster *cluster)
 }
 
 /* Starts the nodes of one role, waits for all of them. */
-static enum sg_error start_nodes(struct cluster *cluster, bool standbys)
+static enum sg_error start_nodes(struct cluster *cluster, enum server_role role)
 {
     enum sg_error error = SG_OK;
+    roles_learn(cluster);
     for (size_t i = 0; !error && i < cluster->node_count; i++) {
         struct server *node = &cluster->nodes[i];
-        if (!node->id.pid && postgres_exists(cluster, node) &&
-            postgres_is_standby(cluster, node) == standbys)
+        if (!node->id.pid && node->role == role)
             error = postgres_start(cluster, node);
     }
     for (size_t i = 0; !error && i < cluster->node_count; i++) {
         struct server *node = &cluster->nodes[i];
-        if (!node->id.pid || postgres_is_standby(cluster, node) != standbys)
+        if (node->role != role)
             continue;
         error = postgres_wait_ready(cluster, node);
         if (!error)
-            cluster_say(node->name, "%s on 127.0.0.1:%d%s", standbys ? "replica" : "primary",
-                        node->port, node->started_here ? "" : ", runs already");
+            cluster_say(node->name, "%s on 127.0.0.1:%d%s", roles_name(role), node->port,
+                        node->started_here ? "" : ", runs already");
     }
     return error;
 }
 
 static enum sg_error start_primaries(struct cluster *cluster)
 {
-    return start_nodes(cluster, false);
+    return start_nodes(cluster, ROLE_PRIMARY);
 }
 
 static enum sg_error prepare_databases(struct cluster *cluster)
@@ -180,9 +274,11 @@ static enum sg_error prepare_databases(struct cluster *cluster)
         if (strcmp(cluster->nodes[i].shard, shard) == 0)
             continue;
         shard = cluster->nodes[i].shard;
-        const struct server *primary = postgres_primary(cluster, shard);
+        const struct server *primary = roles_primary(cluster, shard);
         if (!primary)
-            return cluster_fail(cluster, "shard %s: all its nodes are replicas; promote one",
+            return cluster_fail(cluster,
+                                "shard %s has no primary: `seatgrid dev start NODE`, then "
+                                "`seatgrid dev promote NODE` with one of its replicas",
                                 shard);
         error = postgres_prepare(cluster, primary);
     }
@@ -214,7 +310,7 @@ static enum sg_error make_replicas(struct cluster *cluster)
         const struct server *node = &cluster->nodes[i];
         if (postgres_exists(cluster, node))
             continue;
-        const struct server *primary = postgres_primary(cluster, node->shard);
+        const struct server *primary = roles_primary(cluster, node->shard);
         cluster_say(node->name, "pg_basebackup of %s", primary->name);
         error = postgres_copy_begin(cluster, node, primary, &makers[i]);
     }
@@ -229,7 +325,42 @@ static enum sg_error make_replicas(struct cluster *cluster)
 
 static enum sg_error start_replicas(struct cluster *cluster)
 {
-    return start_nodes(cluster, true);
+    return start_nodes(cluster, ROLE_REPLICA);
+}
+
+/* A node that was the primary once, or cannot follow the one of now, is brought back. One that only
+ * does not stream yet is left to itself. */
+static enum sg_error gather_node(struct cluster *cluster, struct server *node,
+                                 struct server *primary)
+{
+    enum cluster_rejoin_way way;
+    if (node->role == ROLE_REPLICA) {
+        enum standby_state state = standby_wait(cluster, node, primary, STREAM_MS);
+        if (state == STANDBY_WAITS)
+            cluster_say(node->name, "does not stream from %s yet", primary->name);
+        if (state != STANDBY_ASTRAY)
+            return SG_OK;
+    }
+    cluster_say(node->name, "%s: it rejoins %s", roles_name(node->role), primary->name);
+    enum sg_error error = rejoin_node(cluster, node, primary, &way);
+    if (!error)
+        cluster_say(node->name, "%s %s", rejoin_way_text(way), primary->name);
+    return error;
+}
+
+static enum sg_error gather_replicas(struct cluster *cluster)
+{
+    enum sg_error error = SG_OK;
+    for (size_t i = 0; !error && i < cluster->node_count; i++) {
+        struct server *node = &cluster->nodes[i];
+        struct server *primary = roles_primary(cluster, node->shard);
+        if (node != primary)
+            error = gather_node(cluster, node, primary);
+    }
+    if (!error && cluster->options.sync == 1 && cluster->options.replicas == 1)
+        cluster_say("", "durability sync with one replica: without it no write is confirmed; "
+                        "--replicas 2 survives the loss of one");
+    return error;
 }
 
 static enum sg_error start_redis(struct cluster *cluster)
@@ -269,23 +400,32 @@ static enum sg_error start_serve(struct cluster *cluster)
 }
 
 static const struct step up_steps[] = {
-    {"opening the folder", open_folder},
-    {"locking it", folders_lock},
-    {"choosing the data folder", open_servers},
-    {"planning", plan},
-    {"looking around", look_around},
-    {"checking ports", check_ports},
-    {"noting the options", layout_remember_options},
-    {"making primaries", make_primaries},
-    {"starting primaries", start_primaries},
-    {"preparing databases", prepare_databases},
-    {"migrating", migrate},
-    {"making replicas", make_replicas},
-    {"starting replicas", start_replicas},
-    {"starting Redis", start_redis},
-    {"starting the consumer", start_cdc},
-    {"starting the API", start_serve},
+    {"opening the folder", open_folder, ALWAYS},
+    {"locking it", folders_lock, ALWAYS},
+    {"choosing the data folder", open_servers, ALWAYS},
+    {"planning", plan, ALWAYS},
+    {"looking around", look_around, ALWAYS},
+    {"checking ports", check_ports, ALWAYS},
+    {"noting the options", layout_remember_options, ALWAYS},
+    {"clearing what was half made", patroni_clear_half_made, WITH_PATRONI},
+    {"starting etcd", start_etcd, WITH_PATRONI},
+    {"waiting for Patroni", start_patronis, WITH_PATRONI},
+    {"making primaries", make_primaries, WITHOUT},
+    {"starting primaries", start_primaries, WITHOUT},
+    {"preparing databases", prepare_databases, ALWAYS},
+    {"making replicas", make_replicas, WITHOUT},
+    {"starting replicas", start_replicas, WITHOUT},
+    {"gathering replicas", gather_replicas, WITHOUT},
+    {"migrating", migrate, ALWAYS},
+    {"starting Redis", start_redis, ALWAYS},
+    {"starting the consumer", start_cdc, ALWAYS},
+    {"starting the API", start_serve, ALWAYS},
 };
+
+static bool is_wanted(const struct step *step, const struct cluster *cluster)
+{
+    return step->when == ALWAYS || (step->when == WITH_PATRONI) == (cluster->options.ha == 1);
+}
 
 /* --- up and run ------------------------------------------------------------------------------- */
 
@@ -293,7 +433,8 @@ static enum sg_error run_steps(struct cluster *cluster)
 {
     enum sg_error error = SG_OK;
     for (size_t i = 0; !error && i < sizeof(up_steps) / sizeof(up_steps[0]); i++) {
-        error = up_steps[i].fn(cluster);
+        if (is_wanted(&up_steps[i], cluster))
+            error = up_steps[i].fn(cluster);
         if (!error && process_interrupted())
             error = cluster_fail(cluster, "interrupted while %s", up_steps[i].name);
     }
@@ -356,7 +497,7 @@ static enum sg_error watch(struct cluster *cluster)
                 return cluster_fail(cluster, "seatgrid serve has ended");
         }
         for (size_t i = 0; i < cluster->node_count; i++)
-            watch_one(&cluster->nodes[i]);
+            watch_one(cluster->options.ha == 1 ? &cluster->patroni[i] : &cluster->nodes[i]);
         watch_one(&cluster->redis);
         watch_one(&cluster->cdc);
         process_sleep_ms(WATCH_MS);

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/dynbuf.h"
+#include "base/settings.h"
 
 #define CONFIG_MAX (1 << 20)
 #define EVENTS_A_SHARD 1000000
@@ -21,7 +22,7 @@
 struct entry {
     char group[KEY_MAX]; /* "" for a key of the top level */
     char key[KEY_MAX];
-    char value[512]; /* as libconfig writes it */
+    char value[SETTINGS_TEXT_MAX]; /* as libconfig writes it */
 };
 
 struct entries {
@@ -73,6 +74,22 @@ static void set_option(struct entries *entries, const char *set)
     set_entry(entries, group, key, set + name_len + (set[name_len] == '='));
 }
 
+/* What a switchover runs for the other nodes of its shard. Its words are parted by blanks, so paths
+ * with blanks in them cannot be had: then nobody does it. */
+static void set_rejoin_command(const struct cluster *cluster, struct entries *entries)
+{
+    char binary[CLUSTER_PATH_MAX];
+    char command[sizeof(entries->list[0].value) - 2]; /* its quotes */
+    ssize_t len = readlink("/proc/self/exe", binary, sizeof(binary) - 1);
+    if (len < 0)
+        return;
+    binary[len] = '\0';
+    int needed = snprintf(command, sizeof(command), "%s dev rejoin --var %s", binary, cluster->var);
+    if (needed < (int)sizeof(command) && !strpbrk(binary, " \"\\\t\n") &&
+        !strpbrk(cluster->var, " \t"))
+        set_entry(entries, "switchover", "rejoin_command", command);
+}
+
 static void collect(const struct cluster *cluster, struct entries *ret_entries)
 {
     const struct cluster_options *options = &cluster->options;
@@ -87,6 +104,8 @@ static void collect(const struct cluster *cluster, struct entries *ret_entries)
     set_entry(ret_entries, "redis", "address", address);
     snprintf(address, sizeof(address), "127.0.0.1:%d", cluster->cdc.port);
     set_entry(ret_entries, "cdc", "listen", address);
+    if (options->ha != 1) /* Patroni does it by itself */
+        set_rejoin_command(cluster, ret_entries);
     if (options->strategy)
         set_entry(ret_entries, "booking", "strategy", options->strategy);
     for (size_t i = 0; i < options->set_count; i++)
@@ -125,7 +144,8 @@ static void render_settings(const struct cluster *cluster, struct dynbuf *out)
 
 static void add_shard(const struct cluster *cluster, const char *shard, struct dynbuf *out)
 {
-    dynbuf_addf(out, "  { name = \"%s\"; nodes = (\n", shard);
+    dynbuf_addf(out, "  { name = \"%s\"; %snodes = (\n", shard,
+                cluster->options.sync == 1 ? "durability = \"sync\"; " : "");
     bool first = true;
     for (size_t i = 0; i < cluster->node_count; i++) {
         const struct server *node = &cluster->nodes[i];

@@ -87,6 +87,23 @@ static int cdc_port(const struct cluster_options *options)
     return redis_port(options) + 1;
 }
 
+/* Its own kind talks to it one port further on. */
+static int etcd_port(const struct cluster_options *options)
+{
+    return cdc_port(options) + 1;
+}
+
+static int patroni_port(const struct cluster_options *options, size_t index)
+{
+    return etcd_port(options) + 2 + (int)index;
+}
+
+static int last_port(const struct cluster_options *options)
+{
+    int nodes = CLUSTER_SHARDS * (1 + options->replicas);
+    return options->ha == 1 ? patroni_port(options, (size_t)nodes - 1) : cdc_port(options);
+}
+
 /* 0 for a node that the options do not ask for. */
 static int port_by_name(const struct cluster_options *options, const char *shard, int number)
 {
@@ -105,10 +122,33 @@ static void plan_node(struct cluster *cluster, int shard, int number)
     node->port = node_port(&cluster->options, shard, number);
 }
 
+static void plan_others(struct cluster *cluster)
+{
+    const struct cluster_options *options = &cluster->options;
+    cluster->redis = (struct server){.name = "redis", .port = redis_port(options)};
+    cluster->serve = (struct server){.name = "serve", .port = options->http_port};
+    cluster->cdc = (struct server){.name = "cdc", .port = cdc_port(options)};
+    cluster->etcd = (struct server){.name = "etcd", .port = etcd_port(options)};
+}
+
+static void plan_nodes(struct cluster *cluster)
+{
+    cluster->node_count = 0;
+    for (int shard = 0; shard < CLUSTER_SHARDS; shard++) {
+        for (int number = 1; number <= 1 + cluster->options.replicas; number++)
+            plan_node(cluster, shard, number);
+    }
+    for (size_t i = 0; i < cluster->node_count; i++) {
+        struct server *patroni = &cluster->patroni[i];
+        *patroni = (struct server){.port = patroni_port(&cluster->options, i)};
+        snprintf(patroni->name, sizeof(patroni->name), "%.50s-patroni", cluster->nodes[i].name);
+    }
+}
+
 static enum sg_error check_ports(struct cluster *cluster)
 {
     const struct cluster_options *options = &cluster->options;
-    int last = cdc_port(options);
+    int last = last_port(options);
     int own[] = {options->http_port, options->admin_port};
     const char *const names[] = {"--http-port", "--admin-port"};
     if (options->port_base < 1 || last > 65535)
@@ -116,7 +156,7 @@ static enum sg_error check_ports(struct cluster *cluster)
                             "--port-base %d: the servers need ports %d to %d; choose one "
                             "between 1 and %d",
                             options->port_base, options->port_base, last,
-                            65534 - (int)cluster->node_count);
+                            65535 - (last - options->port_base));
     for (size_t i = 0; i < 2; i++) {
         if (own[i] < 1 || own[i] > 65535)
             return cluster_fail(cluster, "%s %d: a port is 1 to 65535", names[i], own[i]);
@@ -138,14 +178,13 @@ enum sg_error layout_plan(struct cluster *cluster)
                      CLUSTER_REPLICAS_MAX);
         return SG_CONFIG_INVALID;
     }
-    cluster->node_count = 0;
-    for (int shard = 0; shard < CLUSTER_SHARDS; shard++) {
-        for (int number = 1; number <= 1 + options->replicas; number++)
-            plan_node(cluster, shard, number);
+    if (options->sync == 1 && options->replicas == 0) {
+        cluster_fail(cluster, "--durability sync: a write waits for a replica, and --replicas 0 "
+                              "makes none");
+        return SG_CONFIG_INVALID;
     }
-    cluster->redis = (struct server){.name = "redis", .port = redis_port(options)};
-    cluster->serve = (struct server){.name = "serve", .port = options->http_port};
-    cluster->cdc = (struct server){.name = "cdc", .port = cdc_port(options)};
+    plan_nodes(cluster);
+    plan_others(cluster);
     return check_ports(cluster) ? SG_CONFIG_INVALID : SG_OK;
 }
 
@@ -158,11 +197,13 @@ void layout_scan(struct cluster *cluster)
 {
     char path[CLUSTER_PATH_MAX];
     struct dirent *entry;
-    DIR *folder = opendir(cluster->servers);
+    plan_others(cluster);
+    if (cluster->options.ha == 1) {
+        plan_nodes(cluster); /* Patroni may be at work where there is no data yet */
+        return;
+    }
     cluster->node_count = 0;
-    cluster->redis = (struct server){.name = "redis", .port = redis_port(&cluster->options)};
-    cluster->serve = (struct server){.name = "serve", .port = cluster->options.http_port};
-    cluster->cdc = (struct server){.name = "cdc", .port = cdc_port(&cluster->options)};
+    DIR *folder = opendir(cluster->servers);
     while (folder && (entry = readdir(folder)) && cluster->node_count < CLUSTER_NODES_MAX) {
         struct server *node = &cluster->nodes[cluster->node_count];
         const char *dash = strrchr(entry->d_name, '-');
@@ -197,10 +238,12 @@ void layout_complete_options(struct cluster *cluster)
     int http = CLUSTER_UNSET;
     int admin = CLUSTER_UNSET;
     int replicas = CLUSTER_UNSET;
+    int sync = CLUSTER_UNSET;
+    int ha = CLUSTER_UNSET;
     FILE *file = fopen(cluster_path(path, "%s/run/ports", cluster->var), "re");
     if (file) {
-        if (fscanf(file, "port_base %d http %d admin %d replicas %d", &base, &http, &admin,
-                   &replicas) != 4)
+        if (fscanf(file, "port_base %d http %d admin %d replicas %d sync %d ha %d", &base, &http,
+                   &admin, &replicas, &sync, &ha) < 4)
             base = http = admin = replicas = CLUSTER_UNSET;
         fclose(file);
     }
@@ -208,6 +251,8 @@ void layout_complete_options(struct cluster *cluster)
     choose(&options->http_port, http, DEFAULT_HTTP_PORT);
     choose(&options->admin_port, admin, DEFAULT_ADMIN_PORT);
     choose(&options->replicas, replicas, DEFAULT_REPLICAS);
+    choose(&options->sync, sync, 0);
+    choose(&options->ha, ha, 0);
 }
 
 enum sg_error layout_remember_options(struct cluster *cluster)
@@ -217,8 +262,9 @@ enum sg_error layout_remember_options(struct cluster *cluster)
     FILE *file = fopen(cluster_path(path, "%s/run/ports", cluster->var), "we");
     if (!file)
         return cluster_fail(cluster, "cannot write %s: %m", path);
-    fprintf(file, "port_base %d\nhttp %d\nadmin %d\nreplicas %d\n", options->port_base,
-            options->http_port, options->admin_port, options->replicas);
+    fprintf(file, "port_base %d\nhttp %d\nadmin %d\nreplicas %d\nsync %d\nha %d\n",
+            options->port_base, options->http_port, options->admin_port, options->replicas,
+            options->sync, options->ha);
     if (fclose(file) != 0)
         return cluster_fail(cluster, "cannot write %s: %m", path);
     return SG_OK;

@@ -8,6 +8,8 @@
  *
  * Ports, from --port-base, one primary and R replicas a shard:
  *   alpha-1, alpha-2 .. alpha-(R+1), beta-1, beta-2 .. beta-(R+1), redis, cdc
+ * and with --ha
+ *   etcd, etcd for its own kind, the REST APIs of alpha-1-patroni .. beta-(R+1)-patroni
  *
  * SPDX-License-Identifier: MIT
  */
@@ -34,6 +36,8 @@ struct cluster_options {
     int http_port;
     int admin_port;
     int replicas;         /* a shard */
+    int sync;             /* 1: a write waits for a replica, durability "sync" */
+    int ha;               /* 1: Patroni and etcd look after the shards */
     bool servers_only;    /* PostgreSQL and Redis with an empty database, nothing of ours */
     bool no_serve;        /* migrated, but without `seatgrid serve` and `seatgrid cdc` */
     bool no_cdc;          /* without `seatgrid cdc` */
@@ -43,12 +47,22 @@ struct cluster_options {
     size_t set_count;
 };
 
+enum server_role {
+    ROLE_NONE, /* no data, or no PostgreSQL */
+    ROLE_PRIMARY,
+    ROLE_OLD_PRIMARY, /* another node has been promoted since */
+    ROLE_REPLICA,
+    ROLE_HALF_REWOUND, /* a rejoin was cut short: its data is of no use as it stands */
+};
+
 struct server {
     char name[64];
-    char shard[64]; /* "" for redis, serve and cdc */
+    char shard[64]; /* "" for all but nodes */
     int port;
-    struct process_id id; /* pid 0: does not run */
-    bool started_here;    /* by this command, so a failure stops it */
+    struct process_id id;  /* pid 0: does not run */
+    bool started_here;     /* by this command, so a failure stops it */
+    enum server_role role; /* this and the next: as of the last roles_learn */
+    uint32_t timeline;     /* 0: no data */
 };
 
 struct cluster {
@@ -60,9 +74,11 @@ struct cluster {
     struct server nodes[CLUSTER_NODES_MAX];
     size_t node_count;
     struct server redis;
-    struct server serve; /* port: of HTTP */
-    struct server cdc;   /* port: of its admin listener */
-    char problem[4096];  /* what went wrong, one or several lines */
+    struct server serve;                      /* port: of HTTP */
+    struct server cdc;                        /* port: of its admin listener */
+    struct server etcd;                       /* with ha, as the next */
+    struct server patroni[CLUSTER_NODES_MAX]; /* of the node of that index; port: of its REST API */
+    char problem[4096];                       /* what went wrong, one or several lines */
 };
 
 /* Formats a path into a buffer of CLUSTER_PATH_MAX; gives the buffer. */

@@ -10,7 +10,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <glob.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,6 +19,8 @@
 
 #include "base/clock.h"
 #include "dev/folders.h"
+#include "dev/pgbin.h"
+#include "dev/standby.h"
 
 #define MAKE_TIMEOUT_MS 180000
 #define READY_TIMEOUT_MS 120000 /* crash recovery of a busy database takes a while */
@@ -27,7 +28,6 @@
 #define ORPHAN_TIMEOUT_MS 10000
 #define FAST_STOP_MS 30000
 #define HARD_STOP_MS 10000
-#define SOCKET_PATH_MAX 80 /* the kernel takes 107, the socket's own name needs 20 */
 #define POSTMASTER_LINES 8
 
 static char *data_path(char *ret_path, const struct cluster *cluster, const struct server *node)
@@ -53,88 +53,53 @@ bool postgres_is_standby(const struct cluster *cluster, const struct server *nod
            0;
 }
 
-struct server *postgres_primary(struct cluster *cluster, const char *shard)
+/* --- files of a data folder ------------------------------------------------------------------- */
+
+/* Owned by the servers' user. */
+static enum sg_error write_file(struct cluster *cluster, const char *path, const char *flags,
+                                const char *text)
 {
-    for (size_t i = 0; i < cluster->node_count; i++) {
-        struct server *node = &cluster->nodes[i];
-        if (strcmp(node->shard, shard) == 0 && postgres_exists(cluster, node) &&
-            !postgres_is_standby(cluster, node))
-            return node;
+    int fd = -1;
+    FILE *file = fopen(path, flags);
+    if (file)
+        fd = fileno(file);
+    if (!file || (cluster->user.change && fchown(fd, cluster->user.uid, cluster->user.gid) != 0)) {
+        if (file)
+            fclose(file);
+        return cluster_fail(cluster, "cannot write %s: %m", path);
     }
-    return NULL;
+    fputs(text, file);
+    if (fclose(file) != 0)
+        return cluster_fail(cluster, "cannot write %s: %m", path);
+    return SG_OK;
 }
 
-/* --- programs --------------------------------------------------------------------------------- */
-
-/* The newest installed major version, as a folder; "" if there is none. */
-static void newest_bindir(char *ret_path)
-{
-    glob_t found;
-    int newest = -1;
-    ret_path[0] = '\0';
-    if (glob("/usr/lib/postgresql/*/bin/postgres", 0, NULL, &found) != 0)
-        return;
-    for (size_t i = 0; i < found.gl_pathc; i++) {
-        int major = atoi(found.gl_pathv[i] + strlen("/usr/lib/postgresql/"));
-        if (major > newest) {
-            newest = major;
-            cluster_path(ret_path, "/usr/lib/postgresql/%d/bin", major);
-        }
-    }
-    globfree(&found);
-}
-
-/* Where another distribution keeps them: asks pg_config. */
-static void configured_bindir(char *ret_path)
-{
-    FILE *answer = popen("pg_config --bindir 2>/dev/null", "r");
-    ret_path[0] = '\0';
-    if (!answer)
-        return;
-    if (!fgets(ret_path, CLUSTER_PATH_MAX, answer))
-        ret_path[0] = '\0';
-    ret_path[strcspn(ret_path, "\n")] = '\0';
-    pclose(answer);
-}
-
-/* Major version of existing data; 0 if there is none. */
-static int data_major(const struct cluster *cluster, const struct server *node)
+enum sg_error postgres_write_file(struct cluster *cluster, const struct server *node,
+                                  const char *name, const char *text)
 {
     char path[CLUSTER_PATH_MAX];
-    int major = 0;
-    FILE *file = fopen(cluster_path(path, "%s/%s/PG_VERSION", cluster->servers, node->name), "re");
-    if (!file)
-        return 0;
-    if (fscanf(file, "%d", &major) != 1)
-        major = 0;
-    fclose(file);
-    return major;
+    return write_file(cluster, cluster_path(path, "%s/%s/%s", cluster->servers, node->name, name),
+                      "we", text);
 }
 
-/* The path of one of PostgreSQL's programs, of the version that made the node's data. */
-static enum sg_error find_program(struct cluster *cluster, const struct server *node,
-                                  const char *name, char *ret_path)
+/* One call for all the files in the folder; the makers' own way, an fsync a file, takes many times
+ * longer. */
+static enum sg_error sync_all(struct cluster *cluster, const char *path)
 {
-    char folder[CLUSTER_PATH_MAX];
-    int major = data_major(cluster, node);
-    if (major)
-        cluster_path(folder, "/usr/lib/postgresql/%d/bin", major);
-    else
-        newest_bindir(folder);
-    if (!folder[0] || access(folder, X_OK) != 0)
-        configured_bindir(folder);
-    cluster_path(ret_path, "%s/%s", folder, name);
-    if (folder[0] && access(ret_path, X_OK) == 0)
-        return SG_OK;
-    if (major)
-        return cluster_fail(cluster,
-                            "%s was made by PostgreSQL %d, which is not installed; install it or "
-                            "remove the data with `seatgrid dev destroy`",
-                            node->name, major);
-    return cluster_fail(cluster,
-                        "PostgreSQL's program %s is not installed; tools/install-deps run "
-                        "does it",
-                        name);
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0 || syncfs(fd) != 0) {
+        if (fd >= 0)
+            close(fd);
+        return cluster_fail(cluster, "cannot sync %s: %m", path);
+    }
+    close(fd);
+    return SG_OK;
+}
+
+enum sg_error postgres_sync(struct cluster *cluster, const struct server *node)
+{
+    char path[CLUSTER_PATH_MAX];
+    return sync_all(cluster, data_path(path, cluster, node));
 }
 
 /* --- making a node ---------------------------------------------------------------------------- */
@@ -159,7 +124,7 @@ enum sg_error postgres_init_begin(struct cluster *cluster, const struct server *
 {
     char program[CLUSTER_PATH_MAX];
     char target[CLUSTER_PATH_MAX];
-    enum sg_error error = find_program(cluster, node, "initdb", program);
+    enum sg_error error = pgbin_find(cluster, node, "initdb", program);
     if (error)
         return error;
     cluster_path(target, "%s/%s.new", cluster->servers, node->name);
@@ -177,27 +142,17 @@ enum sg_error postgres_init_begin(struct cluster *cluster, const struct server *
     return begin(cluster, node, argv, ret_id);
 }
 
-/* Slot names know no dash. */
-static void slot_name(const struct server *node, char ret_name[64])
-{
-    snprintf(ret_name, 64, "%s", node->name);
-    for (char *p = ret_name; *p; p++) {
-        if (*p == '-')
-            *p = '_';
-    }
-}
-
 enum sg_error postgres_copy_begin(struct cluster *cluster, const struct server *node,
                                   const struct server *primary, struct process_id *ret_id)
 {
     char program[CLUSTER_PATH_MAX];
     char target[CLUSTER_PATH_MAX];
     char source[CLUSTER_PATH_MAX];
-    char slot[64];
-    enum sg_error error = find_program(cluster, primary, "pg_basebackup", program);
+    char slot[STANDBY_SLOT_MAX];
+    enum sg_error error = pgbin_find(cluster, primary, "pg_basebackup", program);
     if (error)
         return error;
-    slot_name(node, slot);
+    standby_slot(node, slot);
     cluster_path(target, "%s/%s.new", cluster->servers, node->name);
     cluster_path(source, "host=127.0.0.1 port=%d user=postgres application_name=%s", primary->port,
                  node->name);
@@ -206,40 +161,8 @@ enum sg_error postgres_copy_begin(struct cluster *cluster, const struct server *
     return begin(cluster, node, argv, ret_id);
 }
 
-/* Writes a file of a server's data folder, owned by the servers' user, in one step. */
-static enum sg_error write_data_file(struct cluster *cluster, const char *path, const char *flags,
-                                     const char *text)
-{
-    int fd = -1;
-    FILE *file = fopen(path, flags);
-    if (file)
-        fd = fileno(file);
-    if (!file || (cluster->user.change && fchown(fd, cluster->user.uid, cluster->user.gid) != 0)) {
-        if (file)
-            fclose(file);
-        return cluster_fail(cluster, "cannot write %s: %m", path);
-    }
-    fputs(text, file);
-    if (fclose(file) != 0)
-        return cluster_fail(cluster, "cannot write %s: %m", path);
-    return SG_OK;
-}
-
-/* On disk before it counts as made. One call for all its files; the makers' own way, an fsync a
- * file, takes many times longer. */
-static enum sg_error sync_all(struct cluster *cluster, const char *path)
-{
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0 || syncfs(fd) != 0) {
-        if (fd >= 0)
-            close(fd);
-        return cluster_fail(cluster, "cannot sync %s: %m", path);
-    }
-    close(fd);
-    return SG_OK;
-}
-
-/* Waits for the maker, then adds the text to the file, which makes its work whole. */
+/* Waits for the maker, then adds the text to the file, which makes its work whole: on disk, in the
+ * place of what was there. */
 static enum sg_error end(struct cluster *cluster, const struct server *node,
                          const struct process_id *id, const char *file, const char *text)
 {
@@ -254,12 +177,14 @@ static enum sg_error end(struct cluster *cluster, const struct server *node,
                             error == SG_DEADLINE ? "took too long" : "failed");
     }
     cluster_path(made, "%s/%s.new", cluster->servers, node->name);
-    error = write_data_file(cluster, cluster_path(path, "%s/%s", made, file), "ae", text);
+    error = write_file(cluster, cluster_path(path, "%s/%s", made, file), "ae", text);
     if (!error)
         error = sync_all(cluster, made);
+    if (!error)
+        error = folders_remove_tree(cluster, data_path(path, cluster, node));
     if (error)
         return error;
-    if (rename(made, data_path(path, cluster, node)) != 0)
+    if (rename(made, path) != 0)
         return cluster_fail(cluster, "cannot rename %s: %m", made);
     return SG_OK;
 }
@@ -279,49 +204,6 @@ enum sg_error postgres_copy_end(struct cluster *cluster, const struct server *no
 }
 
 /* --- starting --------------------------------------------------------------------------------- */
-
-static const char common_settings[] =
-    "# Written by `seatgrid dev`. ALTER SYSTEM overrides it and stays.\n"
-    "listen_addresses = '127.0.0.1'\n"
-    "wal_level = logical\n"
-    "max_wal_senders = 20\n"
-    "max_replication_slots = 20\n"
-    "max_connections = 300\n"
-    "shared_buffers = '256MB'\n"
-    "max_wal_size = '4GB'\n"
-    "checkpoint_timeout = '15min'\n"
-    "fsync = on\n"
-    "synchronous_commit = on\n"
-    "hot_standby = on\n"
-    "hot_standby_feedback = on\n"
-    "wal_keep_size = '128MB'\n"
-    "max_slot_wal_keep_size = '4GB'\n"
-    "wal_retrieve_retry_interval = '500ms'\n"
-    "log_line_prefix = '%m [%p] %q%u@%d %a '\n"
-    "log_timezone = 'UTC'\n"
-    "timezone = 'UTC'\n"
-    "lc_messages = 'C'\n";
-
-static enum sg_error write_settings(struct cluster *cluster, const struct server *node)
-{
-    char path[CLUSTER_PATH_MAX];
-    char text[4096];
-    char slot[64];
-    bool sockets = strlen(cluster->servers) <= SOCKET_PATH_MAX;
-    const struct server *primary = postgres_primary(cluster, node->shard);
-    int len = snprintf(text, sizeof(text),
-                       "%sport = %d\ncluster_name = '%s'\nunix_socket_directories = '%s'\n",
-                       common_settings, node->port, node->name, sockets ? cluster->servers : "");
-    if (postgres_is_standby(cluster, node) && primary) {
-        slot_name(node, slot);
-        snprintf(text + len, sizeof(text) - (size_t)len,
-                 "primary_conninfo = 'host=127.0.0.1 port=%d user=postgres application_name=%s'\n"
-                 "primary_slot_name = '%s'\n",
-                 primary->port, node->name, slot);
-    }
-    cluster_path(path, "%s/%s/seatgrid.conf", cluster->servers, node->name);
-    return write_data_file(cluster, path, "we", text);
-}
 
 /* Lines of postmaster.pid: 1 pid, 4 port, 8 status. False if there is no such file. */
 static bool read_postmaster(const struct cluster *cluster, const struct server *node,
@@ -371,10 +253,10 @@ static enum sg_error remove_stale(struct cluster *cluster, const char *path)
     return SG_OK;
 }
 
-/* Nothing runs by postmaster.pid. Backends may outlive a killed postmaster for a moment: they have
- * to go first. Then the lock files are stale, and must not keep the server from starting because
- * their pid is a zombie's or, since a reboot, somebody else's. */
-static enum sg_error clear_stale_locks(struct cluster *cluster, const struct server *node)
+/* Backends may outlive a killed postmaster for a moment: they have to go first. Then the lock files
+ * are stale, and must not keep the server from starting because their pid is a zombie's or, since a
+ * reboot, somebody else's. */
+enum sg_error postgres_clear_stale_locks(struct cluster *cluster, const struct server *node)
 {
     char path[CLUSTER_PATH_MAX];
     int64_t deadline_us = clock_mono_us() + ORPHAN_TIMEOUT_MS * 1000;
@@ -399,11 +281,11 @@ enum sg_error postgres_start(struct cluster *cluster, struct server *node)
     char program[CLUSTER_PATH_MAX];
     char data[CLUSTER_PATH_MAX];
     char log[CLUSTER_PATH_MAX];
-    enum sg_error error = find_program(cluster, node, "postgres", program);
+    enum sg_error error = pgbin_find(cluster, node, "postgres", program);
     if (!error)
-        error = clear_stale_locks(cluster, node);
+        error = postgres_clear_stale_locks(cluster, node);
     if (!error)
-        error = write_settings(cluster, node);
+        error = standby_write_settings(cluster, node);
     if (error)
         return error;
     const char *const argv[] = {program, "-D", data_path(data, cluster, node), NULL};
@@ -441,24 +323,33 @@ enum sg_error postgres_wait_ready(struct cluster *cluster, struct server *node)
     }
 }
 
+int postgres_signal_all(const struct cluster *cluster, const struct server *node, int signal)
+{
+    char path[CLUSTER_PATH_MAX];
+    return process_signal_in(data_path(path, cluster, node), signal);
+}
+
+/* A frozen one has its processes woken, or they would keep it from ending. */
 bool postgres_stop(const struct cluster *cluster, struct server *node)
 {
     postgres_inspect(cluster, node);
     if (!node->id.pid)
         return true;
+    if (process_stopped(&node->id))
+        postgres_signal_all(cluster, node, SIGCONT);
     return process_stop(&node->id, SIGINT, FAST_STOP_MS) ||
            process_stop(&node->id, SIGQUIT, HARD_STOP_MS) ||
            process_stop(&node->id, SIGKILL, HARD_STOP_MS);
 }
 
-/* --- asking ----------------------------------------------------------------------------------- */
+/* --- the database ----------------------------------------------------------------------------- */
 
 static enum sg_error run_sql(struct cluster *cluster, const struct server *node, const char *sql)
 {
     char program[CLUSTER_PATH_MAX];
     char log[CLUSTER_PATH_MAX];
     char port[16];
-    enum sg_error error = find_program(cluster, node, "psql", program);
+    enum sg_error error = pgbin_find(cluster, node, "psql", program);
     if (error)
         return error;
     snprintf(port, sizeof(port), "%d", node->port);
@@ -479,26 +370,21 @@ static enum sg_error run_sql(struct cluster *cluster, const struct server *node,
 
 enum sg_error postgres_prepare(struct cluster *cluster, const struct server *primary)
 {
+    /* Local: there may be no replica to wait for yet. */
     static const char role_and_database[] =
         "SET client_min_messages = warning;\n"
+        "SET synchronous_commit = local;\n"
         "SELECT 'CREATE ROLE seatgrid LOGIN REPLICATION'\n"
         " WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'seatgrid') \\gexec\n"
         "GRANT pg_monitor TO seatgrid;\n"
         "SELECT 'CREATE DATABASE seatgrid OWNER seatgrid'\n"
-        " WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = 'seatgrid') \\gexec\n";
-    char sql[4096];
-    char slot[64];
-    size_t len = (size_t)snprintf(sql, sizeof(sql), "%s", role_and_database);
-    for (size_t i = 0; i < cluster->node_count; i++) {
-        const struct server *node = &cluster->nodes[i];
-        if (node == primary || strcmp(node->shard, primary->shard) != 0)
-            continue;
-        slot_name(node, slot);
-        len += (size_t)snprintf(
-            sql + len, sizeof(sql) - len,
-            "SELECT FROM pg_create_physical_replication_slot('%s', true) WHERE NOT EXISTS"
-            " (SELECT FROM pg_replication_slots WHERE slot_name = '%s');\n",
-            slot, slot);
-    }
-    return run_sql(cluster, primary, sql);
+        " WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = 'seatgrid') \\gexec\n"
+        "\\connect seatgrid\n"
+        "SET synchronous_commit = local;\n"
+        "GRANT EXECUTE ON FUNCTION pg_promote TO seatgrid;\n"; /* for switchovers */
+    enum sg_error error = run_sql(cluster, primary, role_and_database);
+    /* Patroni makes its own. */
+    if (error || cluster->options.ha == 1)
+        return error;
+    return standby_make_slots(cluster, primary);
 }

@@ -16,13 +16,10 @@
 #include "dev/layout.h"
 
 bool postgres_exists(const struct cluster *cluster, const struct server *node);
-/* By its files: it starts as a replica. */
+/* By its files: it starts as a replica. What it is when it runs: dev/roles.h. */
 bool postgres_is_standby(const struct cluster *cluster, const struct server *node);
-/* The node of that shard whose data is there and that is no standby; NULL if there is none. */
-struct server *postgres_primary(struct cluster *cluster, const char *shard);
-
 /* Making a node takes seconds and runs beside others: begin gives the process to wait for, end
- * waits, configures and puts the data in place. */
+ * waits, configures and puts the data in place, instead of what is there. */
 enum sg_error postgres_init_begin(struct cluster *cluster, const struct server *node,
                                   struct process_id *ret_id);
 enum sg_error postgres_copy_begin(struct cluster *cluster, const struct server *node,
@@ -40,9 +37,21 @@ enum sg_error postgres_start(struct cluster *cluster, struct server *node);
 enum sg_error postgres_wait_ready(struct cluster *cluster, struct server *node);
 /* Fast shutdown, then harder. False if it lives on. */
 bool postgres_stop(const struct cluster *cluster, struct server *node);
+/* To the server and all its processes, as many as are found. */
+int postgres_signal_all(const struct cluster *cluster, const struct server *node, int signal);
 
 /* Role and database for SeatGrid on a primary, and a slot for each of its replicas; what is there
  * already stays. */
 enum sg_error postgres_prepare(struct cluster *cluster, const struct server *primary);
+
+/* --- for those who work on the data of a node that does not run ------------------------------- */
+
+/* After a crash: waits for what is left of the server, removes its lock files. */
+enum sg_error postgres_clear_stale_locks(struct cluster *cluster, const struct server *node);
+/* A file of the data folder, owned by the servers' user. */
+enum sg_error postgres_write_file(struct cluster *cluster, const struct server *node,
+                                  const char *name, const char *text);
+/* All of it on disk. */
+enum sg_error postgres_sync(struct cluster *cluster, const struct server *node);
 
 #endif

@@ -24,6 +24,8 @@
 #define POLL_MS 10
 #define STDIN_MAX 4096 /* fits a pipe, so that writing never waits */
 #define BOOT_ID_MAX 64
+#define IN_FOLDER_MAX 1024 /* processes of one server */
+#define SIGNAL_ROUNDS 5    /* until no new one is found */
 
 static volatile sig_atomic_t interrupted;
 
@@ -73,6 +75,23 @@ static void default_signals(void)
     sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
+static void unset_family(const char *prefix)
+{
+    size_t len = strlen(prefix);
+    for (char **entry = environ; *entry;) {
+        char name[256];
+        size_t name_len = strcspn(*entry, "=");
+        if (strncmp(*entry, prefix, len) != 0 || name_len >= sizeof(name)) {
+            entry++;
+            continue;
+        }
+        memcpy(name, *entry, name_len);
+        name[name_len] = '\0';
+        unsetenv(name);
+        entry = environ; /* it has moved */
+    }
+}
+
 /* What a developer has exported for psql must not steer the cluster's servers. */
 static void clean_environment(void)
 {
@@ -80,8 +99,11 @@ static void clean_environment(void)
         "PGHOST",    "PGHOSTADDR", "PGPORT",        "PGDATABASE",      "PGUSER",    "PGPASSWORD",
         "PGOPTIONS", "PGSERVICE",  "PGSERVICEFILE", "PGDATA",          "PGSSLMODE", "PGAPPNAME",
         "PGTZ",      "PGPASSFILE", "PGREQUIREAUTH", "PGCLIENTENCODING"};
+    static const char *const families[] = {"ETCD_", "PATRONI_"};
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
         unsetenv(names[i]);
+    for (size_t i = 0; i < sizeof(families) / sizeof(families[0]); i++)
+        unset_family(families[i]);
 }
 
 static bool drop_privileges(const struct process_user *user)
@@ -209,27 +231,39 @@ static bool read_small(const char *path, char *ret_text, size_t size)
     return true;
 }
 
-bool process_identify(pid_t pid, struct process_id *ret_id)
+/* False if there is no such process. */
+static bool read_stat(pid_t pid, char *ret_state, unsigned long long *ret_start_ticks)
 {
     char path[64];
     char text[1024];
-    char state;
-    unsigned long long start_ticks;
     snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
     if (pid <= 0 || !read_small(path, text, sizeof(text)))
         return false;
     /* pid (name) state ...: the name may hold anything, so start behind its last parenthesis;
      * the start time is field 22. */
     const char *rest = strrchr(text, ')');
-    if (!rest || sscanf(rest + 1,
-                        " %c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s "
-                        "%*s %llu",
-                        &state, &start_ticks) != 2)
-        return false;
-    if (state == 'Z' || state == 'X')
+    return rest && sscanf(rest + 1,
+                          " %c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s "
+                          "%*s %*s %llu",
+                          ret_state, ret_start_ticks) == 2;
+}
+
+bool process_identify(pid_t pid, struct process_id *ret_id)
+{
+    char state;
+    unsigned long long start_ticks;
+    if (!read_stat(pid, &state, &start_ticks) || state == 'Z' || state == 'X')
         return false;
     *ret_id = (struct process_id){.pid = pid, .start_ticks = start_ticks};
     return true;
+}
+
+bool process_stopped(const struct process_id *id)
+{
+    char state;
+    unsigned long long start_ticks;
+    return read_stat(id->pid, &state, &start_ticks) && start_ticks == id->start_ticks &&
+           state == 'T';
 }
 
 bool process_alive(const struct process_id *id)
@@ -256,27 +290,60 @@ void process_name(pid_t pid, char *ret_name, size_t size)
     snprintf(ret_name, size, "%s", text);
 }
 
-bool process_lives_in(const char *folder)
+/* Pids of processes that work in the folder, at most `size`; a zombie works nowhere. */
+static size_t find_in(const char *folder, pid_t *ret_pids, size_t size)
 {
     struct stat wanted;
     struct dirent *entry;
-    bool found = false;
-    DIR *proc = opendir("/proc");
-    if (!proc || stat(folder, &wanted) != 0) {
-        if (proc)
-            closedir(proc);
-        return false;
-    }
-    while (!found && (entry = readdir(proc))) {
+    size_t count = 0;
+    DIR *proc = stat(folder, &wanted) == 0 ? opendir("/proc") : NULL;
+    while (proc && count < size && (entry = readdir(proc))) {
         char path[300];
         struct stat cwd;
         if (entry->d_name[0] < '1' || entry->d_name[0] > '9')
             continue;
         snprintf(path, sizeof(path), "/proc/%s/cwd", entry->d_name);
-        found = stat(path, &cwd) == 0 && cwd.st_dev == wanted.st_dev && cwd.st_ino == wanted.st_ino;
+        if (stat(path, &cwd) == 0 && cwd.st_dev == wanted.st_dev && cwd.st_ino == wanted.st_ino)
+            ret_pids[count++] = atoi(entry->d_name);
     }
-    closedir(proc);
-    return found;
+    if (proc)
+        closedir(proc);
+    return count;
+}
+
+bool process_lives_in(const char *folder)
+{
+    pid_t pid;
+    return find_in(folder, &pid, 1) > 0;
+}
+
+static bool contains(const pid_t *pids, size_t count, pid_t pid)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (pids[i] == pid)
+            return true;
+    }
+    return false;
+}
+
+int process_signal_in(const char *folder, int signal)
+{
+    pid_t reached[IN_FOLDER_MAX];
+    pid_t found[IN_FOLDER_MAX];
+    size_t reached_count = 0;
+    for (int round = 0; round < SIGNAL_ROUNDS; round++) {
+        size_t before = reached_count;
+        size_t count = find_in(folder, found, IN_FOLDER_MAX);
+        for (size_t i = 0; i < count && reached_count < IN_FOLDER_MAX; i++) {
+            if (contains(reached, before, found[i]))
+                continue;
+            kill(found[i], signal);
+            reached[reached_count++] = found[i];
+        }
+        if (reached_count == before)
+            break;
+    }
+    return (int)reached_count;
 }
 
 /* --- stopping --------------------------------------------------------------------------------- */

@@ -55,6 +55,8 @@ enum sg_error process_run(const struct process_spec *spec, int64_t timeout_ms);
 /* The process that has this pid now; false if there is none or it is a zombie. */
 bool process_identify(pid_t pid, struct process_id *ret_id);
 bool process_alive(const struct process_id *id);
+/* Frozen by SIGSTOP. */
+bool process_stopped(const struct process_id *id);
 /* Collects children that ended. */
 void process_reap(void);
 
@@ -67,6 +69,9 @@ bool process_file_read(const char *path, struct process_id *ret_id);
 
 /* True if some process has this folder as its working directory (a server's data folder). */
 bool process_lives_in(const char *folder);
+/* Sends `signal` to every such process, those that they start meanwhile, too. The number of them.
+ */
+int process_signal_in(const char *folder, int signal);
 /* The first word of the command line, for messages; "" if unknown. */
 void process_name(pid_t pid, char *ret_name, size_t size);
 

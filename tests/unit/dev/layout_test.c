@@ -64,6 +64,44 @@ static void test_no_port_twice_with_any_number_of_replicas(void **state)
     }
 }
 
+static void test_ports_of_patroni_come_after_the_others(void **state)
+{
+    (void)state;
+    struct cluster cluster = {
+        .options = {.port_base = 100, .http_port = 1, .admin_port = 2, .replicas = 2, .ha = 1}};
+    assert_int_equal(layout_plan(&cluster), SG_OK);
+    assert_int_equal(cluster.node_count, 6);
+    assert_int_equal(cluster.cdc.port, 107);
+    assert_int_equal(cluster.etcd.port, 108); /* and 109 */
+    for (size_t i = 0; i < 6; i++)
+        assert_int_equal(cluster.patroni[i].port, 110 + (int)i);
+    assert_string_equal(cluster.patroni[0].name, "alpha-1-patroni");
+    assert_string_equal(cluster.patroni[5].name, "beta-3-patroni");
+
+    cluster.options.http_port = 115;
+    assert_int_equal(layout_plan(&cluster), SG_CONFIG_INVALID);
+    assert_non_null(strstr(cluster.problem, "--http-port 115 lies among"));
+    cluster.options = (struct cluster_options){
+        .port_base = 65521, .http_port = 1, .admin_port = 2, .replicas = 2, .ha = 1};
+    assert_int_equal(layout_plan(&cluster), SG_CONFIG_INVALID);
+    assert_non_null(strstr(cluster.problem, "between 1 and 65520"));
+    cluster.options.port_base = 65520;
+    assert_int_equal(layout_plan(&cluster), SG_OK);
+}
+
+/* Nothing is there yet, and Patroni may be at work. */
+static void test_scan_under_patroni_is_the_plan(void **state)
+{
+    (void)state;
+    struct cluster cluster = {
+        .options = {.port_base = 100, .http_port = 1, .admin_port = 2, .replicas = 1, .ha = 1},
+        .servers = "/nonexistent"};
+    layout_scan(&cluster);
+    assert_int_equal(cluster.node_count, 4);
+    expect_node(&cluster, 3, "beta-2", 103);
+    assert_int_equal(cluster.patroni[3].port, 111);
+}
+
 static void test_impossible_options_are_named(void **state)
 {
     (void)state;
@@ -87,6 +125,11 @@ static void test_impossible_options_are_named(void **state)
         assert_non_null(strstr(cluster->problem, cases[i].text));
     }
     plan(65530, 8080, 8081, 1, SG_OK);
+
+    struct cluster alone = {
+        .options = {.port_base = 100, .http_port = 1, .admin_port = 2, .replicas = 0, .sync = 1}};
+    assert_int_equal(layout_plan(&alone), SG_CONFIG_INVALID);
+    assert_non_null(strstr(alone.problem, "--durability sync"));
 }
 
 static void expect_options(struct cluster *cluster, int base, int http, int admin, int replicas)
@@ -102,7 +145,9 @@ static struct cluster unset_in(const char *var)
     struct cluster cluster = {.options = {.port_base = CLUSTER_UNSET,
                                           .http_port = CLUSTER_UNSET,
                                           .admin_port = CLUSTER_UNSET,
-                                          .replicas = CLUSTER_UNSET}};
+                                          .replicas = CLUSTER_UNSET,
+                                          .sync = CLUSTER_UNSET,
+                                          .ha = CLUSTER_UNSET}};
     snprintf(cluster.var, sizeof(cluster.var), "%s", var);
     return cluster;
 }
@@ -116,17 +161,20 @@ static void test_options_of_last_time(void **state)
     struct cluster fresh = unset_in(var);
     layout_complete_options(&fresh);
     expect_options(&fresh, 8100, 8080, 8081, 1);
+    assert_int_equal(fresh.options.sync, 0);
 
     snprintf(path, sizeof(path), "%s/run", var);
     assert_int_equal(mkdir(path, 0755), 0);
-    fresh.options =
-        (struct cluster_options){.port_base = 100, .http_port = 1, .admin_port = 2, .replicas = 0};
+    fresh.options = (struct cluster_options){
+        .port_base = 100, .http_port = 1, .admin_port = 2, .replicas = 3, .sync = 1, .ha = 1};
     assert_int_equal(layout_remember_options(&fresh), SG_OK);
 
     struct cluster second = unset_in(var);
     second.options.http_port = 9;
     layout_complete_options(&second);
-    expect_options(&second, 100, 9, 2, 0);
+    expect_options(&second, 100, 9, 2, 3);
+    assert_int_equal(second.options.sync, 1);
+    assert_int_equal(second.options.ha, 1);
 
     snprintf(path, sizeof(path), "%s/run/ports", var);
     FILE *file = fopen(path, "w");
@@ -136,6 +184,16 @@ static void test_options_of_last_time(void **state)
     struct cluster third = unset_in(var);
     layout_complete_options(&third);
     expect_options(&third, 8100, 8080, 8081, 1);
+
+    file = fopen(path, "w");
+    assert_non_null(file);
+    fputs("port_base 100\nhttp 1\nadmin 2\nreplicas 2\n", file); /* without what came later */
+    fclose(file);
+    struct cluster fourth = unset_in(var);
+    layout_complete_options(&fourth);
+    expect_options(&fourth, 100, 1, 2, 2);
+    assert_int_equal(fourth.options.sync, 0);
+    assert_int_equal(fourth.options.ha, 0);
 
     unlink(path);
     snprintf(path, sizeof(path), "%s/run", var);
@@ -181,6 +239,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_promised_ports),
         cmocka_unit_test(test_no_port_twice_with_any_number_of_replicas),
+        cmocka_unit_test(test_ports_of_patroni_come_after_the_others),
+        cmocka_unit_test(test_scan_under_patroni_is_the_plan),
         cmocka_unit_test(test_impossible_options_are_named),
         cmocka_unit_test(test_options_of_last_time),
         cmocka_unit_test(test_scan_takes_only_data_folders),

@@ -101,10 +101,17 @@ static void test_child_reads_its_text_and_nothing_of_psql(void **state)
     (void)state;
     setenv("PGHOST", "elsewhere", 1);
     setenv("PGOPTIONS", "-c work_mem=1", 1);
-    assert_int_equal(run("cat; echo \"[$PGHOST$PGOPTIONS]\"", "hello\n", 10000), SG_OK);
-    unsetenv("PGHOST");
-    unsetenv("PGOPTIONS");
-    assert_string_equal(read_log(), "hello\n[]\n");
+    setenv("ETCD_NAME", "mine", 1);
+    setenv("PATRONI_SCOPE", "mine", 1);
+    setenv("ETCD", "stays", 1);
+    assert_int_equal(
+        run("cat; echo \"[$PGHOST$PGOPTIONS$ETCD_NAME$PATRONI_SCOPE$ETCD]\"", "hello\n", 10000),
+        SG_OK);
+    static const char *const names[] = {"PGHOST", "PGOPTIONS", "ETCD_NAME", "PATRONI_SCOPE",
+                                        "ETCD"};
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+        unsetenv(names[i]);
+    assert_string_equal(read_log(), "hello\n[stays]\n");
 }
 
 static void test_child_leads_a_session_and_takes_no_descriptors(void **state)
@@ -211,6 +218,40 @@ static void test_lives_in_finds_a_working_folder(void **state)
     assert_false(process_lives_in(folder));
 }
 
+static bool becomes_stopped(const struct process_id *id, bool wanted)
+{
+    for (int i = 0; i < 250 && process_stopped(id) != wanted; i++)
+        process_sleep_ms(20);
+    return process_stopped(id) == wanted;
+}
+
+static void test_signals_reach_all_in_a_folder_and_nobody_else(void **state)
+{
+    (void)state;
+    char script[128];
+    assert_int_equal(process_signal_in(folder, SIGCONT), 0);
+    assert_int_equal(process_signal_in("/nonexistent", SIGCONT), 0);
+    struct process_id stranger = start("sleep 60");
+    snprintf(script, sizeof(script), "cd %s && sleep 60 & cd %s && exec sleep 60", folder, folder);
+    struct process_id id = start(script);
+    for (int i = 0; i < 250 && process_signal_in(folder, SIGCONT) < 2; i++)
+        process_sleep_ms(20);
+
+    assert_int_equal(process_signal_in(folder, SIGSTOP), 2);
+    assert_true(becomes_stopped(&id, true));
+    assert_false(process_stopped(&stranger));
+    assert_int_equal(process_signal_in(folder, SIGCONT), 2);
+    assert_true(becomes_stopped(&id, false));
+    assert_int_equal(process_signal_in(folder, SIGKILL), 2);
+    for (int i = 0; i < 250 && process_lives_in(folder); i++)
+        process_sleep_ms(20);
+    assert_false(process_lives_in(folder));
+    assert_false(process_alive(&id));
+    assert_false(process_stopped(&id));
+    assert_true(process_alive(&stranger));
+    assert_true(process_stop(&stranger, SIGTERM, 5000));
+}
+
 static void test_a_signal_ends_a_wait(void **state)
 {
     (void)state;
@@ -245,6 +286,7 @@ int main(void)
         cmocka_unit_test(test_stop_wakes_the_frozen_and_gives_up_on_the_deaf),
         cmocka_unit_test(test_pid_file_is_believed_only_for_the_living),
         cmocka_unit_test(test_lives_in_finds_a_working_folder),
+        cmocka_unit_test(test_signals_reach_all_in_a_folder_and_nobody_else),
         cmocka_unit_test(test_a_signal_ends_a_wait),
         cmocka_unit_test(test_children_get_default_signals),
     };
