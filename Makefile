@@ -27,11 +27,20 @@ HTTP_PORT ?= 8080
 ADMIN_PORT ?= 8081
 PORT_BASE ?= 8100
 REPLICAS ?= 1
+# sync: a write waits for a replica; with REPLICAS=2 it survives the loss of one.
+DURABILITY ?=
+# 1: every shard under Patroni, with etcd.
+HA ?=
+# Files of stories that run at the same time; most of them wait.
+STORY_JOBS ?= 2
 # Names of tests, a part of them is enough: make check T=shardmap
 T ?=
 FUZZ_SECONDS ?= 20
 SOAK_SECONDS ?= 600
 SOAK_KILLS ?= 200
+# Drills at random; no new one after so many seconds.
+SOAK_FAULTS ?= 200
+SOAK_DRILL_SECONDS ?= 7200
 
 # ---- flags --------------------------------------------------------------------------------------
 
@@ -71,7 +80,7 @@ ALL_LIBS = $(PKG_LIBS) -lck $(LIBS_$(VARIANT)) -lm
 
 # ---- sources ------------------------------------------------------------------------------------
 
-FOLDERS := base shardmap router replication api cli dev
+FOLDERS := base shardmap router replication api cli dev drill
 SOURCES := $(sort $(foreach f,$(FOLDERS),$(wildcard $(f)/*.c)))
 MIGRATIONS := $(sort $(wildcard migrations/*.sql))
 PROTOS := $(wildcard proto/*.proto)
@@ -94,7 +103,12 @@ FAKE_SOURCES := $(filter %_fake_router_test.c,$(UNIT_SOURCES))
 REAL_SOURCES := $(filter-out $(FAKE_SOURCES),$(UNIT_SOURCES))
 UNITS_FAKE := $(FAKE_SOURCES:tests/unit/%.c=$(B)/unit/%)
 UNITS_REAL := $(REAL_SOURCES:tests/unit/%.c=$(B)/unit/%)
-UNITS := $(UNITS_REAL) $(UNITS_FAKE)
+# The simulation puts servers, network and clock of its own in place of these.
+SIM_SOURCES := $(sort $(wildcard tests/sim/*.c))
+SIM_OBJECTS := $(filter-out $(B)/obj/base/pgask.o $(B)/obj/router/pgconn.o,$(LIB_OBJECTS)) \
+               $(SIM_SOURCES:%.c=$(B)/obj/%.o)
+SIM := $(B)/unit/sim/failover_sim_test
+UNITS := $(UNITS_REAL) $(UNITS_FAKE) $(SIM)
 FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,build/fuzz/fuzz_%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 BENCHES := $(patsubst tests/bench/%.c,$(B)/bench/%,$(sort $(wildcard tests/bench/*.c)))
 
@@ -116,21 +130,25 @@ help: ## print this list
 	@printf '  %s\n' '' \
 	    'Build    VARIANT=release|asan|tsan|fuzz JOBS=n PREFIX=/usr/local DESTDIR=' \
 	    'Cluster  VAR=var HTTP_PORT=8080 ADMIN_PORT=8081 PORT_BASE=8100 REPLICAS=1' \
-	    'Tests    T=part-of-a-name FUZZ_SECONDS=20 SOAK_SECONDS=600 SOAK_KILLS=200'
+	    '         DURABILITY=sync|async HA=1' \
+	    'Tests    T=part-of-a-name FUZZ_SECONDS=20 SOAK_SECONDS=600 SOAK_KILLS=200' \
+	    '         SOAK_FAULTS=200 SOAK_DRILL_SECONDS=7200'
 
 build: ## compile: build/<variant>/seatgrid, and build/seatgrid -> release
 	@+$(LOCKED_MAKE) VARIANT=$(VARIANT) $(B)/seatgrid $(if $(filter release,$(VARIANT)),build/seatgrid)
 
 DEV_FLAGS = --var '$(VAR)' --http-port '$(HTTP_PORT)' --admin-port '$(ADMIN_PORT)' \
-            --port-base '$(PORT_BASE)' --replicas '$(REPLICAS)'
+            --port-base '$(PORT_BASE)' --replicas '$(REPLICAS)' \
+            $(if $(DURABILITY),--durability '$(DURABILITY)') $(if $(filter-out 0,$(HA)),--ha)
+RUN_DEPS = $(if $(filter-out 0,$(HA)),ha,run)
 
 run: ## start a local cluster and book a first seat; Ctrl-C stops it
-	@$(DEPS) run
+	@$(DEPS) $(RUN_DEPS)
 	@+$(MAKE) build
 	@exec $(B)/seatgrid dev run $(DEV_FLAGS)
 
 up: ## the same in the background; returns when the API is ready
-	@$(DEPS) run
+	@$(DEPS) $(RUN_DEPS)
 	@+$(MAKE) build
 	@$(B)/seatgrid dev up $(DEV_FLAGS)
 
@@ -151,7 +169,7 @@ check: ## unit tests, no servers needed
 integration: ## stories on real servers, on free ports
 	@$(DEPS) test
 	@+$(MAKE) build VARIANT=$(VARIANT)
-	@/usr/bin/python3 tests/integration/run.py --variant $(VARIANT) $(if $(T),-k '$(T)')
+	@/usr/bin/python3 tests/integration/run.py -j $(STORY_JOBS) --variant $(VARIANT) $(if $(T),-k '$(T)')
 
 test: ## check + integration
 	@./tools/totals "$(MAKE) check" "$(MAKE) integration"
@@ -166,7 +184,7 @@ tsan: ## the same under the thread sanitizer
 short-stories:
 	@$(DEPS) test
 	@+$(MAKE) build VARIANT=$(VARIANT)
-	@/usr/bin/python3 tests/integration/run.py --variant $(VARIANT) --short $(if $(T),-k '$(T)')
+	@/usr/bin/python3 tests/integration/run.py -j $(STORY_JOBS) --variant $(VARIANT) --short $(if $(T),-k '$(T)')
 
 tidy: ## clang-tidy, layering and include rules, headers, formatting
 	@$(DEPS) tidy
@@ -187,16 +205,21 @@ bench: ## the table of figures (wrk; bounded in time)
 	@+$(LOCKED_MAKE) VARIANT=release build/release/seatgrid build/seatgrid benches
 	@./tests/bench/run
 
-soak: ## kills under load for SOAK_SECONDS, memory watched; SOAK_KILLS more for the consumer
+soak: ## kills under load for SOAK_SECONDS, memory watched; SOAK_KILLS, SOAK_FAULTS more
 	@$(DEPS) bench
 	@+$(LOCKED_MAKE) VARIANT=release build/release/seatgrid build/seatgrid benches
 	@/usr/bin/python3 tests/bench/soak.py --kills --seconds '$(SOAK_SECONDS)'
 	@/usr/bin/python3 tests/bench/soak_cdc.py --kills '$(SOAK_KILLS)'
+	@build/release/seatgrid drill random --faults '$(SOAK_FAULTS)' --seconds '$(SOAK_DRILL_SECONDS)'
 
 install: build ## to PREFIX under DESTDIR: the binary, example configuration
 	install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(PREFIX)/share/seatgrid'
 	install -m 755 build/release/seatgrid '$(DESTDIR)$(PREFIX)/bin/seatgrid'
 	install -m 644 $(wildcard configs/*.cfg) deploy/seatgrid.service '$(DESTDIR)$(PREFIX)/share/seatgrid/'
+	install -d '$(DESTDIR)$(PREFIX)/share/seatgrid/patroni'
+	install -m 644 deploy/patroni/patroni.yml '$(DESTDIR)$(PREFIX)/share/seatgrid/patroni/'
+	install -m 755 deploy/patroni/drop-left-slots deploy/patroni/make-seatgrid-database \
+	    '$(DESTDIR)$(PREFIX)/share/seatgrid/patroni/'
 
 destroy: ## stop the local cluster and remove its data
 	@+[ -x $(B)/seatgrid ] || $(MAKE) build
@@ -255,6 +278,11 @@ $(GEN)/migrations.c: tools/embed-migrations $(GEN)/migrations.list
 
 .PHONY: FORCE
 FORCE:
+
+$(SIM): $(SIM_OBJECTS)
+	@mkdir -p $(@D)
+	@echo "  link  $@"
+	@$(CC) $(ALL_LDFLAGS) -o $@ $^ $(ALL_LIBS) -lcmocka
 
 $(UNITS_REAL): $(B)/unit/%: $(B)/obj/tests/unit/%.o $(LIB_OBJECTS)
 	@mkdir -p $(@D)

@@ -5,6 +5,8 @@
        │  sql(node, text)       psql on one node
        │  get/post/request      HTTP to the API; admin() to the admin listener
        │  crash/stop/start/pause/resume(server)   by the pids of this cluster only
+       │  promote/rejoin(node)  another primary for a shard, and the old one back
+       │  serve_beside()        one more `seatgrid serve` on the same servers
        └─ leaving the `with` block stops all, removes all, and fails if a sanitizer spoke
 
 Each cluster has a folder of its own under /tmp and ports that were free, so that several test runs
@@ -208,21 +210,28 @@ class Cluster:
     """Two shards, alpha and beta, with `replicas` replicas each, a Redis and `seatgrid serve`;
     with cdc=True also `seatgrid cdc`.
 
-    settings: {"booking.max_seats": 5, ...} for seatgrid.cfg. start=False only reserves folder and
-    ports. Use it in a `with` block: the end of the block leaves nothing behind.
+    settings: {"booking.max_seats": 5, ...} for seatgrid.cfg. durability: "sync" or "async", of both
+    shards. ha: every shard under Patroni, with etcd; servers then are "etcd" and "alpha-1-patroni",
+    too, and promote() is a switchover that Patroni makes. start=False only reserves folder and ports. Use it in a `with` block: the end of the
+    block leaves nothing behind.
     """
 
     def __init__(self, replicas=1, strategy=None, settings=None, servers_only=False,
-                 no_serve=False, cdc=False, start=True):
+                 no_serve=False, cdc=False, start=True, durability=None, ha=False):
         self.replicas = replicas
+        self.durability = durability
+        self.ha = ha
         self.strategy = strategy
         self.settings = dict(settings or {})
         self.flags = (["--servers-only"] if servers_only else []) + \
                      (["--no-serve"] if no_serve else []) + ([] if cdc else ["--no-cdc"])
         self._start = start
-        self._ports = Ports(2 * (1 + replicas) + 4)
+        self._beside = []
+        nodes = 2 * (1 + replicas)
+        servers = nodes + 2 + (2 + nodes if ha else 0)
+        self._ports = Ports(servers + 2)
         self.port_base = self._ports.base
-        self.http_port = self.port_base + 2 * (1 + replicas) + 2
+        self.http_port = self.port_base + servers
         self.admin_port = self.http_port + 1
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
         self.folder.chmod(0o755)  # the servers' user has to reach it
@@ -238,6 +247,8 @@ class Cluster:
         return self
 
     def __exit__(self, kind, *_):
+        for serve in self._beside:
+            serve.kill()
         if self.var.exists() and not kind:
             self.dev("down", "--var", str(self.var), check=False)  # leaks are told at the end
         spoken = self.sanitizer_reports()
@@ -252,6 +263,10 @@ class Cluster:
         options = ["--var", str(self.var), "--port-base", str(self.port_base),
                    "--http-port", str(self.http_port), "--admin-port", str(self.admin_port),
                    "--replicas", str(self.replicas), *self.flags]
+        if self.durability:
+            options += ["--durability", self.durability]
+        if self.ha:
+            options += ["--ha"]
         if self.strategy:
             options += ["--strategy", self.strategy]
         for key, value in self.settings.items():
@@ -278,6 +293,8 @@ class Cluster:
 
     def close(self):
         """Stops and removes everything, whatever state it is in."""
+        for serve in self._beside:
+            serve.kill()
         if self.var.exists():
             for pid in self._frozen():
                 with contextlib.suppress(ProcessLookupError):
@@ -300,7 +317,8 @@ class Cluster:
     # ---- looking ----
 
     def status(self):
-        """{name: {"role", "shard", "port", "pid"}}; pid 0: does not run."""
+        """{name: {"role", "shard", "port", "pid"}}; pid 0: does not run. Roles of nodes: "primary",
+        "old primary", "replica"."""
         done = self.dev("status", "--var", str(self.var), "--json", check=False)
         return {server["name"]: server for server in json.loads(done.stdout)["servers"]}
 
@@ -309,11 +327,25 @@ class Cluster:
         return self.status()[name]["pid"]
 
     def port(self, name):
-        """Of a node, redis or cdc."""
-        index = {"alpha": 0, "beta": 1 + self.replicas, "redis": 2 * (1 + self.replicas),
-                 "cdc": 2 * (1 + self.replicas) + 1}
+        """Of a node, redis, cdc or etcd; "alpha-1-patroni": of its REST API."""
+        nodes = 2 * (1 + self.replicas)
+        if name.endswith("-patroni"):
+            return self.port(name.removesuffix("-patroni")) + nodes + 4
+        index = {"alpha": 0, "beta": 1 + self.replicas, "redis": nodes, "cdc": nodes + 1,
+                 "etcd": nodes + 2}
         shard, _, number = name.partition("-")
         return self.port_base + index[shard] + (int(number) - 1 if number else 0)
+
+    def primary(self, shard):
+        """The name of the shard's primary: of the nodes that are none, or were, the newest."""
+        for name, server in self.status().items():
+            if server["shard"] == shard and server["role"] == "primary":
+                return name
+        raise AssertionError(f"shard {shard} has no primary")
+
+    def nodes(self, shard):
+        """The names of its nodes."""
+        return [f"{shard}-{number}" for number in range(1, 2 + self.replicas)]
 
     def log(self, name="serve"):
         """A server's log, as text; "" if there is none."""
@@ -327,7 +359,7 @@ class Cluster:
     def sanitizer_reports(self):
         """What sanitizers and assertions wrote into the logs of our programs; "" if nothing."""
         spoken = ""
-        for program in ("serve", "cdc"):
+        for program in ("serve", "cdc", *(serve.name for serve in self._beside)):
             text = self.log(program)
             found = SANITIZER.search(text)
             if found:
@@ -355,14 +387,19 @@ class Cluster:
     # ---- asking ----
 
     def sql(self, node, text, database="seatgrid", user="postgres"):
-        """Rows as tuples of strings. `node`: a node's name, or a shard's for its first node."""
-        name = node if "-" in node else f"{node}-1"
+        """Rows as tuples of strings. `node`: a node's name, or a shard's for the first of its nodes
+        that is no replica."""
+        names = [node] if "-" in node else self.nodes(node)
+        ports = ",".join(str(self.port(name)) for name in names)
+        dsn = (f"host={','.join(['127.0.0.1'] * len(names))} port={ports} user={user}"
+               f" dbname={database}")
+        if len(names) > 1:
+            dsn += f" target_session_attrs=primary connect_timeout={2 * SLOWDOWN}"
         done = subprocess.run(
-            ["psql", "-XAtq", "-F", SEPARATOR, "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-p",
-             str(self.port(name)), "-U", user, "-d", database, "-c", text],
+            ["psql", "-XAtq", "-F", SEPARATOR, "-v", "ON_ERROR_STOP=1", "-d", dsn, "-c", text],
             env=environment(), capture_output=True, text=True, timeout=60 * SLOWDOWN, check=False)
         if done.returncode != 0:
-            raise AssertionError(f"{name}: {text}\n{done.stderr.strip()}")
+            raise AssertionError(f"{node}: {text}\n{done.stderr.strip()}")
         return [tuple(line.split(SEPARATOR)) for line in done.stdout.splitlines()]
 
     def value(self, node, text, **options):
@@ -433,9 +470,29 @@ class Cluster:
         """Orderly end of one server."""
         self.dev("stop", name, "--var", str(self.var))
 
-    def start(self, name):
-        """Starts one server that does not run; back when it is ready."""
-        self.dev("start", name, "--var", str(self.var))
+    def start(self, name, force=False):
+        """Starts one server that does not run; back when it is ready. force: even a node that was
+        its shard's primary before another was promoted."""
+        self.dev("start", name, "--var", str(self.var), *(["--force"] if force else []))
+
+    def kill(self, name):
+        """As crash, by the program's own command."""
+        self.dev("kill", name, "--var", str(self.var))
+
+    def promote(self, name):
+        """Makes a replica its shard's primary, however the primary fares; gives what was said."""
+        return self.dev("promote", name, "--var", str(self.var)).stdout
+
+    def rejoin(self, name):
+        """Makes a node a replica that streams from its shard's primary; gives what was said."""
+        return self.dev("rejoin", name, "--var", str(self.var)).stdout
+
+    def serve_beside(self, map_text=None, settings=None):
+        """One more `seatgrid serve` on this cluster's servers, with ports, and maybe a map and
+        settings, of its own. In a `with` block it ends with the block, else with the cluster."""
+        serve = ServeBeside(self, map_text, settings)
+        self._beside.append(serve)
+        return serve
 
     def restart(self, name):
         """Orderly end and new start."""
@@ -479,10 +536,117 @@ class Cluster:
         """Until every replica has replayed what its primary has written."""
         for shard in ("alpha", "beta"):
             lsn = self.value(shard, "SELECT pg_current_wal_lsn()")
-            for number in range(2, 2 + self.replicas):
-                wait_until(lambda name=f"{shard}-{number}", lsn=lsn: self.value(
-                    name, f"SELECT pg_last_wal_replay_lsn() >= '{lsn}'") == "t",
-                    seconds, what=f"{shard}-{number} to replay {lsn}")
+            for name in self.nodes(shard):
+                wait_until(lambda name=name, lsn=lsn: self.value(
+                    name, f"SELECT NOT pg_is_in_recovery() OR"
+                          f" pg_last_wal_replay_lsn() >= '{lsn}'") == "t",
+                    seconds, what=f"{name} to replay {lsn}")
+
+
+class ServeBeside:
+    """`seatgrid serve` as a child of the test, beside the one of the cluster."""
+
+    def __init__(self, cluster, map_text, settings):
+        self._ports = Ports(2)
+        self.http_port, self.admin_port = self._ports.base, self._ports.base + 1
+        self.name = f"serve-{self.http_port}"
+        self.folder = cluster.var / self.name
+        self.folder.mkdir()
+        self._log = cluster.var / "log" / f"{self.name}.log"
+        groups = read_config(cluster.var / "seatgrid.cfg")
+        groups[""]["shard_map"] = '"shardmap.cfg"'
+        groups["http"]["listen"] = f'"127.0.0.1:{self.http_port}"'
+        groups["admin"]["listen"] = f'"127.0.0.1:{self.admin_port}"'
+        for key, value in (settings or {}).items():
+            group, _, name = key.rpartition(".")
+            groups.setdefault(group, {})[name] = json.dumps(value)
+        write_config(self.folder / "seatgrid.cfg", groups)
+        if map_text is None:
+            map_text = (cluster.var / "shardmap.cfg").read_text(encoding="utf-8")
+        self.map = self.folder / "shardmap.cfg"
+        self.map.write_text(map_text, encoding="utf-8")
+        with self._log.open("w", encoding="utf-8") as output:
+            self.process = subprocess.Popen(
+                [binary(), "serve", "-c", self.folder / "seatgrid.cfg"], env=environment(),
+                stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        self.kill()
+        spoken = SANITIZER.search(self.log())
+        assert kind or not spoken, self.log()[-6000:]
+
+    def kill(self):
+        """Its end; may be called again."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self._ports.release()
+
+    def log(self):
+        """What it has said."""
+        return self._log.read_text(encoding="utf-8", errors="replace")
+
+    def request(self, method, path, body=None, headers=None, timeout=15):
+        """One request to its API."""
+        return http_request(self.http_port, method, path, body, headers, timeout)
+
+    def get(self, path, headers=None, timeout=15):
+        """GET of its API."""
+        return self.request("GET", path, None, headers, timeout)
+
+    def post(self, path, body, headers=None, timeout=15):
+        """POST to its API."""
+        return self.request("POST", path, body, headers, timeout)
+
+    def admin(self, method, path, body=None, headers=None, timeout=15):
+        """One request to its admin listener."""
+        return http_request(self.admin_port, method, path, body, headers, timeout)
+
+    def book(self, event_id, seats, user="u-1", headers=None, timeout=15):
+        """Books [(row, col), ...]; gives the Response."""
+        return self.post("/book", {"eventId": event_id, "userId": user,
+                                   "seats": [{"row": row, "col": col} for row, col in seats]},
+                         headers, timeout)
+
+    def wait_ready(self, path="/readyz", seconds=20):
+        """Until /readyz says 200; with /healthz, until it answers at all."""
+        def ready():
+            assert self.process.poll() is None, self.log()
+            try:
+                return self.get(path, timeout=2).status == 200
+            except (OSError, http.client.HTTPException):
+                return False
+        wait_until(ready, seconds, what=f"{path} of {self.name}")
+
+
+def read_config(path):
+    """{group: {key: value as it stands}} of a seatgrid.cfg that `seatgrid dev` wrote; "" for keys
+    outside of groups."""
+    groups, group = {"": {}}, ""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        opened = re.match(r"(\w+) = \{$", line)
+        entry = re.match(r"\s*(\w+) = (.*);$", line)
+        if opened:
+            group = opened.group(1)
+            groups[group] = {}
+        elif line == "};":
+            group = ""
+        elif entry:
+            groups[group][entry.group(1)] = entry.group(2)
+    return groups
+
+
+def write_config(path, groups):
+    """The opposite."""
+    text = ""
+    for group, entries in groups.items():
+        lines = "".join(f"{'    ' if group else ''}{key} = {value};\n"
+                        for key, value in entries.items())
+        text += f"{group} = {{\n{lines}}};\n" if group else lines
+    path.write_text(text, encoding="utf-8")
 
 
 def sweep():

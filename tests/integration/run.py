@@ -1,11 +1,12 @@
 #!/usr/bin/python3
 """Runs the stories in this folder: one line a test, and "N passed, N failed" at the end.
 
-    run.py [--variant release|asan|tsan] [--short] [-k PART] [--list]
+    run.py [--variant release|asan|tsan] [--short] [-k PART] [-j N] [--list]
 
 A test is a function test_* in a file test_*.py. One with a parameter `cluster` gets a running
 cluster that the tests of its file share (made with the file's CLUSTER = {...}, the arguments of
-harness.Cluster; after a failure the next test gets a new one). One without makes its own.
+harness.Cluster; after a failure the next test gets a new one). One without makes its own. With -j
+so many files run at the same time, each in a process of its own; most stories wait.
 
 SPDX-License-Identifier: MIT
 """
@@ -15,7 +16,9 @@ import importlib
 import inspect
 import os
 import pathlib
+import re
 import signal
+import subprocess
 import sys
 import time
 import traceback
@@ -23,6 +26,9 @@ import traceback
 HERE = pathlib.Path(__file__).resolve().parent
 DEFAULT_TIMEOUT_S = 180
 LOG_TAIL_LINES = 25
+# Files that take longest, so that none of them is left for the end.
+LONGEST = ("test_cdc", "test_drills", "test_switchover", "test_faults", "test_cdc_switchover",
+           "test_failover", "test_patroni", "test_cluster", "test_cdc_review", "test_lag")
 
 
 class TimedOut(BaseException):
@@ -36,6 +42,8 @@ def parse_arguments():
     parser.add_argument("--short", action="store_true", help="only tests marked @short")
     parser.add_argument("--list", action="store_true", help="only print names")
     parser.add_argument("-k", metavar="PART", default="", help="only names that contain it")
+    parser.add_argument("-j", metavar="N", type=int, default=1, help="files at the same time")
+    parser.add_argument("--file", metavar="NAME", default="", help="only the tests of this file")
     return parser.parse_args()
 
 
@@ -43,6 +51,8 @@ def discover(arguments):
     """[(module, [(name, function)])], in the order of files and lines."""
     found = []
     for path in sorted(HERE.glob("test_*.py")):
+        if arguments.file not in ("", path.stem):
+            continue
         module = importlib.import_module(path.stem)
         tests = [(f"{path.stem}.{name}", function)
                  for name, function in vars(module).items()
@@ -139,6 +149,59 @@ def run_all(harness, found):
     return passed, failed
 
 
+class FileRun:
+    """The tests of one file in a process of their own; what it prints is kept until it ends."""
+
+    def __init__(self, name, arguments):
+        command = [sys.executable, __file__, "--variant", arguments.variant, "--file", name,
+                   "-k", arguments.k] + (["--short"] if arguments.short else [])
+        self.name, self.text = name, ""
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                        stdin=subprocess.DEVNULL, text=True)
+
+    def finish(self):
+        """Prints; gives (passed, failed)."""
+        found = re.search(r"^(\d+) passed, (\d+) failed$", self.text, re.MULTILINE)
+        print(self.text[:found.start()] if found else self.text, end="", flush=True)
+        if not found:
+            print(f"FAIL  {self.name}: its process ended with {self.process.returncode}")
+            return 0, 1
+        return int(found.group(1)), int(found.group(2))
+
+
+def wait_for_one(running):
+    """The first of them that has ended. Its output may fill the pipe, so it is read meanwhile."""
+    while True:
+        for run in running:
+            try:
+                run.text = run.process.communicate(timeout=0.1)[0]
+            except subprocess.TimeoutExpired:
+                continue
+            return run
+
+
+def run_files(found, arguments):
+    """(passed, failed)"""
+    names = [module.__name__ for module, _ in found]
+    waiting = [name for name in LONGEST if name in names]
+    waiting += [name for name in names if name not in LONGEST]
+    running, passed, failed = [], 0, 0
+    try:
+        while waiting or running:
+            while waiting and len(running) < arguments.j:
+                running.append(FileRun(waiting.pop(0), arguments))
+            ended = wait_for_one(running)
+            running.remove(ended)
+            more_passed, more_failed = ended.finish()
+            passed, failed = passed + more_passed, failed + more_failed
+    finally:
+        for run in running:
+            run.process.terminate()
+        for run in running:
+            run.process.wait()
+    return passed, failed
+
+
 def main():
     """Exit code 0 if all passed, 1 if not, 2 if nothing was to run."""
     arguments = parse_arguments()
@@ -159,7 +222,10 @@ def main():
         return 2
     harness.sweep()
     try:
-        passed, failed = run_all(harness, found)
+        if arguments.j > 1 and len(found) > 1:
+            passed, failed = run_files(found, arguments)
+        else:
+            passed, failed = run_all(harness, found)
     except KeyboardInterrupt:
         print("interrupted")
         return 130

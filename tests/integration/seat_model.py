@@ -18,7 +18,8 @@ from psql import literal
 
 EPOCH = 7
 RESET = f"""TRUNCATE events, claims, bookings; DELETE FROM shard_meta;
-            INSERT INTO shard_meta (shard, epoch, fenced) VALUES ('alpha', {EPOCH}, false)"""
+            INSERT INTO shard_meta (shard, epoch, fenced, timeline)
+            VALUES ('alpha', {EPOCH}, false, own_timeline())"""
 GRIDS = {1: (3, 4), 2: (1, 10), 9_000_000_000_000_000_000: (5, 3)}
 
 

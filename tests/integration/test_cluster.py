@@ -358,6 +358,57 @@ def test_settings_of_another_up_restart_serve():
         assert 'strategy = "naive"' in text
 
 
+def test_one_server_at_a_time():
+    """stop, start, kill, pause and resume reach the one that was named, also when it is frozen."""
+    with Cluster(servers_only=True, replicas=0) as cluster:
+        var = ["--var", str(cluster.var)]
+        others = {name: server["pid"] for name, server in cluster.status().items()}
+        cluster.dev("pause", "redis", *var)
+        assert re.search(r"redis .*frozen", cluster.dev("status", *var, check=False).stdout)
+        cluster.dev("resume", "redis", *var)
+        assert "frozen" not in cluster.dev("status", *var, check=False).stdout
+        cluster.kill("redis")
+        assert cluster.pid("redis") == 0
+        assert "on 127.0.0.1" in cluster.dev("start", "redis", *var).stdout
+        assert "runs already" in cluster.dev("start", "redis", *var).stdout
+
+        cluster.dev("pause", "alpha-1", *var)
+        cluster.stop("alpha-1")
+        assert cluster.pid("alpha-1") == 0
+        assert not processes_naming(os.path.realpath(cluster.var / "servers" / "alpha-1"))
+        cluster.start("alpha-1")
+        assert cluster.value("alpha-1", "SELECT 1", database="postgres") == "1"
+        assert cluster.pid("beta-1") == others["beta-1"]
+        for command in ("start", "stop", "kill", "pause", "resume", "promote", "rejoin"):
+            done = cluster.dev(command, "gamma-1", *var, check=False)
+            assert done.returncode == 1 and 'no server "gamma-1"' in done.stderr, done
+            done = cluster.dev(command, *var, check=False)
+            assert done.returncode == 2 and "name is missing" in done.stderr, done
+
+
+def test_the_rejoin_command_of_the_settings_works():
+    """What a switchover is told to run for a node, run as it stands."""
+    with Cluster(no_serve=True) as cluster:
+        text = (cluster.var / "seatgrid.cfg").read_text(encoding="utf-8")
+        command = re.search(r'rejoin_command = "(.*)"', text).group(1)
+        done = subprocess.run([*command.split(" "), "alpha-2"], env=environment(), text=True,
+                              capture_output=True, timeout=120, check=False)
+        assert done.returncode == 0 and "streams already from alpha-1" in done.stdout, done
+
+
+def test_a_serve_beside():
+    """A second `seatgrid serve` with settings of its own, on the same servers."""
+    with Cluster(replicas=0) as cluster:
+        event = cluster.make_event(rows=1, cols=4, shard="alpha")
+        with cluster.serve_beside(settings={"booking.max_seats": 1}) as other:
+            other.wait_ready()
+            assert other.book(event, [(1, 1), (1, 2)]).code == "too_many_seats"
+            assert other.book(event, [(1, 1)]).status == 201
+            assert cluster.book(event, [(1, 1)]).status == 409
+            assert cluster.book(event, [(1, 2), (1, 3)]).status == 201
+        assert refused(other.http_port)
+
+
 def test_destroy_removes_only_its_own():
     """What else lies in the folder stays; a folder that is none of ours is not touched."""
     with Cluster(servers_only=True, replicas=0) as cluster:

@@ -121,6 +121,25 @@ def test_the_fence_and_the_epoch_are_seen(cluster):
     wait_until(lambda: not nodes(cluster)["beta-1"]["fenced"], 5, what="the fence to be gone")
 
 
+def test_a_database_before_the_migration_needs_no_attestation(cluster):
+    """A shard_meta that cannot say on which timeline its epoch was given: as it was before."""
+    wait_until(lambda: all_up(cluster), what="all nodes to be up")
+    assert nodes(cluster)["beta-1"]["attested"], nodes(cluster)
+    cluster.sql("beta", "ALTER TABLE shard_meta RENAME timeline TO not_known")
+    cluster.sql("beta", "UPDATE shard_meta SET not_known = 0")
+    try:
+        cluster.restart("serve")
+        wait_until(lambda: all_up(cluster), what="all nodes to be up")
+        assert nodes(cluster)["beta-1"]["attested"], nodes(cluster)
+        assert not cluster.metric("seatgrid_attestations_total", node="beta-1")
+        assert cluster.value("beta", "SELECT epoch FROM shard_meta") == "1"
+    finally:
+        cluster.sql("beta", "ALTER TABLE shard_meta RENAME not_known TO timeline")
+    # The column comes while the server looks on: the primary is attested.
+    wait_until(lambda: nodes(cluster)["beta-1"]["epoch"] == 2, what="beta-1 to be attested")
+    assert cluster.metric("seatgrid_attestations_total", node="beta-1", outcome="ok") == 1
+
+
 @short
 def test_the_command_prints_a_table_that_fits(cluster):
     """80 columns for people, the endpoint's own JSON for programs."""

@@ -422,7 +422,7 @@ def test_mending_tickets_leaves_the_position():
 
 @short
 def test_the_hash_of_a_shard():
-    """claim, mark, switch, tell; a mark of another generation, or after FLUSHALL, says so."""
+    """claim, mark, switch, follow, tell; a mark of another generation, or after FLUSHALL, says so."""
     with Scripts() as redis:
         assert redis.shard("mark", 3, 7, 100, "live") == -3
         assert redis.everything() == {}
@@ -436,7 +436,8 @@ def test_the_hash_of_a_shard():
             "system": str(system), "state": "live", "beat": "1"}
         assert redis.shard("mark", 3, 7, 2 ** 63 + 9, "stale") == 1
         assert redis.shard("mark", 3, 8, 1, "live") == -3
-        for command in (("tell", 4, "{}"), ("mark", 4, 7, 1, "live"), ("switch", 4, 8, 1, 1, 1)):
+        for command in (("tell", 4, "{}"), ("mark", 4, 7, 1, "live"), ("switch", 4, 8, 1, 1, 1),
+                        ("follow", 4, 7, 1, 3)):
             assert redis.shard(*command) == -3                   # 4 has not claimed it
         assert redis.shard("claim", 4) == 1
         assert redis.shard("claim", 4) == -2                     # two that drew one number
@@ -445,8 +446,15 @@ def test_the_hash_of_a_shard():
         assert redis.redis.hash(SHARD) == {
             "epoch": "4", "gen": "7", "lsn": str(2 ** 63 + 9), "timeline": "2",
             "system": str(system), "state": "stale", "beat": "2", "status": '{"a": "\u00e4"}'}
+        assert redis.shard("follow", 3, 7, 1, 3) == -2
+        assert redis.shard("follow", 4, 8, 1, 3) == -3           # another generation's
+        assert redis.shard("follow", 4, 7, 2 ** 63 + 8, 3) == 1  # says nothing of how live it is
+        assert redis.redis.hash(SHARD) == {
+            "epoch": "4", "gen": "7", "lsn": str(2 ** 63 + 8), "timeline": "3",
+            "system": str(system), "state": "stale", "beat": "2", "status": '{"a": "\u00e4"}'}
         redis.redis("FLUSHALL")
-        for command in (("tell", 4, "{}"), ("mark", 4, 7, 1, "live"), ("switch", 4, 8, 1, 1, 1)):
+        for command in (("tell", 4, "{}"), ("mark", 4, 7, 1, "live"), ("switch", 4, 8, 1, 1, 1),
+                        ("follow", 4, 7, 1, 3)):
             assert redis.shard(*command) == -3
         assert redis.everything() == {}
 
@@ -469,6 +477,7 @@ def test_without_memory_nothing_is_half_done():
             (redis.tickets, (place(32), "b-2", "")),
             (redis.tickets, ("", "b-2", 12)),
             (redis.shard, "claim", 8), (redis.shard, "switch", 8, 8, 1, 1, 1),
+            (redis.shard, "follow", 8, 8, 2, 2),
             (redis.shard, "mark", 8, 8, 2, "live"), (redis.shard, "tell", 8, "{}")]
         for watched in (False, True):
             redis.redis("FLUSHALL")
