@@ -104,6 +104,8 @@ def longest_gap_s(folder, begin, end):
     for path in folder.glob("pgbench_log.*"):
         for line in path.read_text(encoding="ascii").splitlines():
             fields = line.split()
+            if len(fields) < 6:     # pgbench was ended in the middle of its last line
+                continue
             at = float(fields[4]) + float(fields[5]) / 1e6
             if begin - GAP_WINDOW_S < at < end + GAP_WINDOW_S:
                 ends.append(at)

@@ -41,7 +41,7 @@
 #define CALM_US 14000000
 #define SLACK_US 250000 /* an answer may come so much after its deadline */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define HISTORIES 200
+#define HISTORIES 100
 #else
 #define HISTORIES 1000
 #endif
