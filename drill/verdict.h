@@ -56,8 +56,9 @@ struct dynbuf;
     /* reads, with a bound or not, that are older in the same sense than SeatGrid-Staleness said,  \
      * or that said more than was asked for */                                                     \
     X(VERDICT_STALE_TOLD, "stale_told", "reads older than they said they were")                    \
-    /* reads that carry a token and do not show a booking there whose 201 told a token of the same \
-     * shard with timeline and LSN both at most the carried ones */                                \
+    /* reads that carry a token and do not show a booking there whose 201 came before they were    \
+     * sent and told a token of the same shard with timeline and LSN both at most the carried ones \
+     */                                                                                            \
     X(VERDICT_TOKEN_MISSED, "token_missed", "reads that do not show what their token promises")    \
     /* reads of a session (history_read.session) that show a seat free which an earlier read of    \
      * the same session and event, answered before this one was sent, showed as booked; the seat   \

@@ -13,9 +13,12 @@
 
 #include "drill/verdict_internal.h"
 
-/* A token that an acknowledgement told: who carries it, or a later one, sees the booking. */
+/* A token that an acknowledgement told: who carries it, or a later one, sees the booking, from then
+ * on. Before it the same LSN may have been told by a read of the primary, where the booking's record
+ * was the last of the WAL while its COMMIT still waited for a standby: nobody's sale yet. */
 struct promise {
     struct history_token token;
+    int64_t since_us;
     uint32_t booking;
 };
 
@@ -100,7 +103,8 @@ static size_t collect_promises(const struct judge *judge, uint32_t event, struct
             !attempt->token.lsn || judged->there == HISTORY_NONE || judged->lost)
             continue;
         if (promises)
-            promises[at] = (struct promise){attempt->token, attempt->booking};
+            promises[at] =
+                (struct promise){attempt->token, attempt->answered_us, attempt->booking};
         at++;
     }
     return at;
@@ -151,7 +155,7 @@ static void judge_token(const struct readers *readers, const struct history_read
     for (size_t i = readers->promises_at[read->event]; i < readers->promises_at[read->event + 1];
          i++) {
         const struct promise *promise = &readers->promises[i];
-        if (!covers(&read->carried, &promise->token) ||
+        if (promise->since_us > read->sent_us || !covers(&read->carried, &promise->token) ||
             shows(history, read, &history->bookings[promise->booking]))
             continue;
         history_key(history, promise->booking, key);

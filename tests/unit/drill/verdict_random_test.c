@@ -384,7 +384,8 @@ static bool plant_missed_token(struct sim *sim)
         for (size_t k = 0; k < BOOKINGS && read->carried.lsn; k++) {
             const struct history_attempt *attempt = history_acknowledged(history, (uint32_t)k);
             const struct history_booking *booking = &history->bookings[k];
-            if (!attempt || attempt->token.lsn > read->carried.lsn)
+            if (!attempt || attempt->answered_us > read->sent_us ||
+                attempt->token.lsn > read->carried.lsn)
                 continue;
             hide(sim, read, history->seats[booking->seats_at]);
             return true;

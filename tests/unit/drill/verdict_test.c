@@ -350,16 +350,18 @@ static void test_a_token_shows_what_stands_before_it(void **state)
     static const struct {
         const char *what;
         struct history_token told, carried;
+        int64_t sent_us; /* the booking was acknowledged at 2000 */
         uint64_t breaches;
     } rows[] = {
-        {"its own", {100, 1}, {100, 1}, 1},
-        {"a later one", {100, 1}, {101, 1}, 1},
-        {"an earlier one", {100, 1}, {99, 1}, 0},
-        {"none", {100, 1}, {0, 0}, 0},
-        {"a booking without a token", {0, 0}, {100, 1}, 0},
-        {"one of a later timeline", {100, 1}, {100, 2}, 1},
-        {"one of a later timeline that branched off before", {100, 1}, {99, 2}, 0},
-        {"one of an earlier timeline", {100, 2}, {200, 1}, 0},
+        {"its own", {100, 1}, {100, 1}, 2000, 1},
+        {"its own, told by a read while the booking's COMMIT waited", {100, 1}, {100, 1}, 1999, 0},
+        {"a later one", {100, 1}, {101, 1}, 2500, 1},
+        {"an earlier one", {100, 1}, {99, 1}, 2500, 0},
+        {"none", {100, 1}, {0, 0}, 2500, 0},
+        {"a booking without a token", {0, 0}, {100, 1}, 2500, 0},
+        {"one of a later timeline", {100, 1}, {100, 2}, 2500, 1},
+        {"one of a later timeline that branched off before", {100, 1}, {99, 2}, 2500, 0},
+        {"one of an earlier timeline", {100, 2}, {200, 1}, 2500, 0},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         struct story story;
@@ -367,8 +369,8 @@ static void test_a_token_shows_what_stands_before_it(void **state)
         uint32_t booking = story_sale(&story, 0, 1000, 2000, 0, 2);
         story.history->attempts[story.history->bookings[booking].first_attempt].token =
             rows[i].told;
-        /* sent before the acknowledgement had come: the token promises all the same */
-        story_read(&story, 0, 1500, 1600, 0, 1)->carried = rows[i].carried;
+        story_read(&story, 0, rows[i].sent_us, rows[i].sent_us + 100, 0, 1)->carried =
+            rows[i].carried;
         story_judge(&story);
         if (story.verdict.breaches[VERDICT_TOKEN_MISSED] != rows[i].breaches)
             fail_msg("%s", rows[i].what);
