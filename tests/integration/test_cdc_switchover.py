@@ -8,6 +8,7 @@ one in SQL, so that a fault can be put between any two of them.
 SPDX-License-Identifier: MIT
 """
 
+import contextlib
 import time
 import uuid
 
@@ -165,6 +166,16 @@ def new_cluster(replicas=1, **settings):
     return Cluster(cdc=True, replicas=replicas, settings={**SETTINGS, **settings})
 
 
+@contextlib.contextmanager
+def new_cluster_with_sales(replicas=1):
+    """The same, and an event of alpha of which the first three seats are sold."""
+    with new_cluster(replicas) as cluster:
+        wait_running(cluster)
+        event = cluster.make_event(5, 30, "alpha")
+        sell_some(cluster, event, 1)
+        yield cluster, event
+
+
 def sell_some(cluster, event, first):
     """Three seats of an event, one booking each."""
     for seat in range(first, first + 3):
@@ -226,10 +237,7 @@ def test_a_drain_says_when():
 def test_a_handover_counts_once():
     """The consumer died when the hash had followed and the handover was not taken out yet. It is when
     the next one resumes: a Redis that comes back later with the hash of before lacks something."""
-    with new_cluster() as cluster:
-        wait_running(cluster)
-        event = cluster.make_event(5, 30, "alpha")
-        sell_some(cluster, event, 1)
+    with new_cluster_with_sales() as (cluster, event):
         step = Switchover(cluster).fence().drain().finish()
         step.wait_followed()
         cluster.crash("cdc")
@@ -253,10 +261,7 @@ def test_a_handover_counts_once():
 @timeout(240)
 def test_without_a_drain_keys_are_built_anew():
     """The operator could not ask the consumer: nobody knows what is missing."""
-    with new_cluster() as cluster:
-        wait_running(cluster)
-        event = cluster.make_event(5, 30, "alpha")
-        sell_some(cluster, event, 1)
+    with new_cluster_with_sales() as (cluster, event):
         wait_truth(cluster)
         step = Switchover(cluster).fence().finish()
         step.wait_built_anew("failover")
@@ -271,10 +276,7 @@ def test_without_a_drain_keys_are_built_anew():
 @timeout(240)
 def test_a_promotion_that_nobody_planned():
     """The standby becomes the primary while the old one still writes heartbeats."""
-    with new_cluster() as cluster:
-        wait_running(cluster)
-        event = cluster.make_event(5, 30, "alpha")
-        sell_some(cluster, event, 1)
+    with new_cluster_with_sales() as (cluster, event):
         wait_truth(cluster)
         step = Switchover(cluster)
         step.promote()
@@ -288,10 +290,7 @@ def test_a_promotion_that_nobody_planned():
 def test_consumer_dies_between_drain_and_switch():
     """It comes back when all is over, or in the middle, and goes on with the keys it had."""
     for restart_at in ("before", "between", "after"):
-        with new_cluster() as cluster:
-            wait_running(cluster)
-            event = cluster.make_event(5, 30, "alpha")
-            sell_some(cluster, event, 1)
+        with new_cluster_with_sales() as (cluster, event):
             step = Switchover(cluster).fence().drain()
             cluster.crash("cdc")
             if restart_at == "before":
@@ -314,10 +313,7 @@ def test_consumer_dies_between_drain_and_switch():
 def test_marks_past_the_fork():
     """The consumer goes on with a fenced primary that nobody copies any more: Redis is then ahead of
     all that the new primary has, by nothing but marks."""
-    with new_cluster() as cluster:
-        wait_running(cluster)
-        event = cluster.make_event(5, 30, "alpha")
-        sell_some(cluster, event, 1)
+    with new_cluster_with_sales() as (cluster, event):
         step = Switchover(cluster).fence().drain().keep()
         cluster.sql("alpha-2", "ALTER SYSTEM SET primary_conninfo = ''")
         cluster.sql("alpha-2", "SELECT pg_reload_conf()")
@@ -344,10 +340,7 @@ def test_marks_past_the_fork():
 @timeout(240)
 def test_the_old_slot_goes_before_the_new_primary_is_there():
     """The consumer waits on the fenced primary, and builds nothing there."""
-    with new_cluster() as cluster:
-        wait_running(cluster)
-        event = cluster.make_event(5, 30, "alpha")
-        sell_some(cluster, event, 1)
+    with new_cluster_with_sales() as (cluster, event):
         step = Switchover(cluster).fence().drain().keep().drop_old_slot()
         wait_until(lambda: streams(cluster)["alpha"]["state"] == "waiting", 40,
                    what="the consumer to wait")
@@ -365,10 +358,7 @@ def test_the_old_slot_goes_before_the_new_primary_is_there():
 def test_again_and_again():
     """Two switchovers, one after the other, each to a standby that follows the last primary; then
     one more that the consumer is away for, together with the one before."""
-    with new_cluster(replicas=3) as cluster:
-        wait_running(cluster)
-        event = cluster.make_event(5, 20, "alpha")
-        sell_some(cluster, event, 1)
+    with new_cluster_with_sales(replicas=3) as (cluster, event):
         for old, new in (("alpha-1", "alpha-2"), ("alpha-2", "alpha-3")):
             step = Switchover(cluster, old, new).fence().drain()
             follow(cluster, new, None)  # nobody but the new primary has the very end

@@ -25,7 +25,6 @@
 #include "base/metrics.h"
 #include "base/reap.h"
 #include "base/settings.h"
-#include "base/snapshot.h"
 #include "router/health.h"
 #include "router/router.h"
 #include "router/switchover.h"
@@ -33,6 +32,7 @@
 #include "tests/sim/sim_loop.h"
 #include "tests/sim/sim_pg.h"
 #include "tests/sim/sim_servers.h"
+#include "tests/unit/router/published.h"
 
 #define ROUTERS 2
 #define CLIENTS_MAX 600
@@ -54,11 +54,7 @@ struct process {
     struct reap_list *reap;
     struct metrics_set *metrics;
     struct settings settings;
-    struct snapshot_domain *domain;
-    struct snapshot_reader *reader;
-    struct snapshot_reader *publisher;
-    struct snapshot_slot maps;
-    struct snapshot_slot topologies;
+    struct published published;
     struct health *health;
     struct router *router;
 };
@@ -117,10 +113,8 @@ static void on_suspect(void *arg, const char *node)
 
 static struct shardmap *make_map(void)
 {
-    struct dynbuf text, errors;
-    struct shardmap *map;
+    struct dynbuf text;
     dynbuf_init(&text, 4096);
-    dynbuf_init(&errors, 4096);
     dynbuf_addf(&text,
                 "map_version = 1;\nshards = ( { name = \"%s\"; durability = \"%s\"; nodes = (",
                 SIM_SHARD, run.sync ? "sync" : "async");
@@ -129,33 +123,30 @@ static struct shardmap *make_map(void)
                     i ? ", " : " ", i + 1, i + 1);
     dynbuf_addf(&text, "); } );\nranges = ( { first = 1; last = 1000; shard = \"%s\"; } );\n",
                 SIM_SHARD);
-    if (shardmap_parse("map", dynbuf_text(&text), &map, &errors) != SG_OK)
-        fail_msg("%s", dynbuf_text(&errors));
+    struct shardmap *map = map_of(dynbuf_text(&text));
     dynbuf_done(&text);
-    dynbuf_done(&errors);
     return map;
 }
 
 static void process_start(struct process *process, int index)
 {
     static const char *const names[ROUTERS] = {"router 1", "router 2"};
+    struct published *published = &process->published;
     *process = (struct process){.index = index};
     process->base = sim_base_new(names[index]);
     process->reap = reap_list_new(process->base);
     process->metrics = metrics_set_new();
-    process->domain = snapshot_domain_new();
-    process->reader = snapshot_reader_new(process->domain);
-    process->publisher = snapshot_reader_new(process->domain);
+    published_init(published);
     settings_init(&process->settings);
     process->settings.booking.deadline_ms = 5000;
-    snapshot_publish(process->publisher, &process->maps, make_map(), shardmap_free);
+    snapshot_publish(published->publisher, &published->maps, make_map(), shardmap_free);
     process->health = health_new(&(struct health_config){.settings = &process->settings,
                                                          .base = process->base,
                                                          .reap = process->reap,
                                                          .metrics = process->metrics,
-                                                         .publisher = process->publisher,
-                                                         .maps = &process->maps,
-                                                         .topologies = &process->topologies,
+                                                         .publisher = published->publisher,
+                                                         .maps = &published->maps,
+                                                         .topologies = &published->topologies,
                                                          .attest = true,
                                                          .on_change = on_change,
                                                          .arg = process});
@@ -163,9 +154,9 @@ static void process_start(struct process *process, int index)
                                                          .base = process->base,
                                                          .metrics = process->metrics,
                                                          .reap = process->reap,
-                                                         .reader = process->reader,
-                                                         .maps = &process->maps,
-                                                         .topologies = &process->topologies,
+                                                         .reader = published->reader,
+                                                         .maps = &published->maps,
+                                                         .topologies = &published->topologies,
                                                          .on_suspect = on_suspect,
                                                          .on_suspect_arg = process});
     assert_non_null(process->health);
@@ -179,12 +170,7 @@ static void process_end(struct process *process)
     health_free(process->health);
     process->health = NULL;
     reap_list_free(process->reap);
-    snapshot_slot_done(&process->maps, shardmap_free);
-    snapshot_slot_done(&process->topologies, free);
-    snapshot_reader_free(process->reader);
-    snapshot_poll(process->publisher);
-    snapshot_reader_free(process->publisher);
-    snapshot_domain_free(process->domain);
+    published_done(&process->published);
 }
 
 /* --- clients ---------------------------------------------------------------------------------- */

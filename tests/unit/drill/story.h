@@ -152,14 +152,21 @@ static inline void story_row(struct story *story, uint32_t event, const char *ke
     assert_true(truth_add_booking(story->truth, &row, seats, count));
 }
 
+/* The row of a booking, with these seats, without claims. */
+static inline void story_row_of(struct story *story, uint32_t index, const int32_t *seats,
+                                size_t count)
+{
+    char key[HISTORY_KEY_SIZE];
+    history_key(story->history, index, key);
+    story_row(story, story->history->bookings[index].event, key, index, seats, count);
+}
+
 /* The database has the booking, as it was asked for, and its claims. */
 static inline void story_there(struct story *story, uint32_t index)
 {
     const struct history_booking *booking = &story->history->bookings[index];
     const int32_t *seats = story->history->seats + booking->seats_at;
-    char key[HISTORY_KEY_SIZE];
-    history_key(story->history, index, key);
-    story_row(story, booking->event, key, index, seats, booking->seat_count);
+    story_row_of(story, index, seats, booking->seat_count);
     for (size_t i = 0; i < booking->seat_count; i++)
         story_claim(story, booking->event, seats[i], index);
 }

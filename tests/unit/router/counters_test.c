@@ -22,9 +22,9 @@
 #include "base/metrics.h"
 #include "base/reap.h"
 #include "base/settings.h"
-#include "base/snapshot.h"
 #include "router/counters.h"
 #include "tests/unit/base/fake_redis.h"
+#include "tests/unit/router/published.h"
 
 #define MAP                                                                                        \
     "map_version = %d; shards = ( { name = \"alpha\"; nodes = ( { name = \"a1\"; dsn = "           \
@@ -44,11 +44,7 @@ struct rig {
     struct reap_list *reap;
     struct metrics_set *metrics;
     struct settings settings;
-    struct snapshot_domain *domain;
-    struct snapshot_reader *reader;
-    struct snapshot_reader *publisher;
-    struct snapshot_slot maps;
-    struct snapshot_slot topologies;
+    struct published published;
     struct router_config config;
     struct fake_redis redis;
     struct counters *counters;
@@ -157,14 +153,8 @@ static bool on_command(struct fake_client *client, const redisReply *command)
 static void publish_map(struct rig *rig, int version, const char *second)
 {
     char text[1024];
-    struct dynbuf errors;
-    struct shardmap *map = NULL;
-    dynbuf_init(&errors, 1 << 16);
     snprintf(text, sizeof(text), MAP, version, second, second);
-    if (shardmap_parse("map", text, &map, &errors) != SG_OK)
-        fail_msg("%s", dynbuf_text(&errors));
-    snapshot_publish(rig->publisher, &rig->maps, map, shardmap_free);
-    dynbuf_done(&errors);
+    published_map(&rig->published, text);
 }
 
 static int setup(void **state)
@@ -175,9 +165,7 @@ static int setup(void **state)
     rig->base = event_base_new();
     rig->reap = reap_list_new(rig->base);
     rig->metrics = metrics_set_new();
-    rig->domain = snapshot_domain_new();
-    rig->reader = snapshot_reader_new(rig->domain);
-    rig->publisher = snapshot_reader_new(rig->domain);
+    published_init(&rig->published);
     settings_init(&rig->settings);
     rig->settings.redis.poll_ms = 10;
     rig->settings.redis.read_timeout_ms = 60;
@@ -195,9 +183,9 @@ static int setup(void **state)
                                          .base = rig->base,
                                          .metrics = rig->metrics,
                                          .reap = rig->reap,
-                                         .reader = rig->reader,
-                                         .maps = &rig->maps,
-                                         .topologies = &rig->topologies};
+                                         .reader = rig->published.reader,
+                                         .maps = &rig->published.maps,
+                                         .topologies = &rig->published.topologies};
     rig->counters = counters_new(&rig->config);
     assert_non_null(rig->counters);
     *state = rig;
@@ -210,11 +198,7 @@ static int teardown(void **state)
     counters_free(rig->counters);
     fake_stop(&rig->redis);
     reap_list_free(rig->reap);
-    snapshot_slot_done(&rig->maps, shardmap_free);
-    snapshot_reader_free(rig->reader);
-    snapshot_poll(rig->publisher);
-    snapshot_reader_free(rig->publisher);
-    snapshot_domain_free(rig->domain);
+    published_done(&rig->published);
     metrics_shutdown();
     event_base_free(rig->base);
     free(rig);

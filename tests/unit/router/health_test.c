@@ -10,6 +10,7 @@
  * SPDX-License-Identifier: MIT
  */
 #include "tests/unit/router/fake_postgres.h"
+#include "tests/unit/router/published.h"
 
 #include "base/dynbuf.h"
 #include "base/log.h"
@@ -143,11 +144,8 @@ static void on_change(void *arg)
 static void publish_map(struct rig *rig, const char *which)
 {
     struct dynbuf text;
-    struct dynbuf errors;
-    struct shardmap *map = NULL;
     char dsn[256];
     dynbuf_init(&text, 1 << 16);
-    dynbuf_init(&errors, 1 << 16);
     dynbuf_adds(&text, "map_version = 1; shards = ( { name = \"a\"; nodes = ( ");
     for (const char *at = which; *at; at++) {
         fake_dsn(rig->actors[*at - '1'].postgres, dsn, sizeof(dsn));
@@ -155,11 +153,8 @@ static void publish_map(struct rig *rig, const char *which)
                     dsn);
     }
     dynbuf_adds(&text, " ); } ); ranges = ( { first = 1; last = 9; shard = \"a\"; } );");
-    if (shardmap_parse("map", dynbuf_text(&text), &map, &errors) != SG_OK)
-        fail_msg("%s", dynbuf_text(&errors));
-    snapshot_publish(rig->publisher, &rig->maps, map, shardmap_free);
+    snapshot_publish(rig->publisher, &rig->maps, map_of(dynbuf_text(&text)), shardmap_free);
     dynbuf_done(&text);
-    dynbuf_done(&errors);
 }
 
 /* a1 is the primary, on timeline 1; the others are replicas. */

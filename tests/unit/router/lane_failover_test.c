@@ -93,6 +93,15 @@ static void check_all_booked_in_order(struct rig *rig)
     }
 }
 
+/* All are waiting, until this is published. */
+static void check_waiting_until(struct rig *rig, const struct rig_topology *topology)
+{
+    turn_for(rig->base, 50);
+    assert_int_equal(rig->answers, 0);
+    publish(rig, topology);
+    check_all_booked_in_order(rig);
+}
+
 /* Beta books while alpha waits. */
 static void check_other_shard(struct rig *rig)
 {
@@ -131,10 +140,7 @@ static void test_a_quiet_router_waits_too(void **state)
     publish(rig, &nobody);
     book(rig, 3);
     check_other_shard(rig);
-    turn_for(rig->base, 50);
-    assert_int_equal(rig->answers, 0);
-    publish(rig, &promoted);
-    check_all_booked_in_order(rig);
+    check_waiting_until(rig, &promoted);
     for (unsigned i = 0; i < 3; i++) {
         const struct asked *asked = &rig->asked[rig->asked_count - 3 + i];
         assert_int_equal(asked->node, ALPHA_2);
@@ -151,10 +157,7 @@ static void test_a_refused_connection_waits(void **state)
     kill_server(rig, ALPHA_1);
     book(rig, 3);
     check_other_shard(rig);
-    turn_for(rig->base, 50);
-    assert_int_equal(rig->answers, 0);
-    publish(rig, &promoted);
-    check_all_booked_in_order(rig);
+    check_waiting_until(rig, &promoted);
 }
 
 /* The same primary comes back, long before the next try of a connection that has long been failing.
@@ -185,10 +188,7 @@ static void test_a_hung_primary_is_left_for_a_new_one(void **state)
     book(rig, 2);
     check_other_shard(rig);
     publish(rig, &nobody); /* down, says health; but nobody is there yet */
-    turn_for(rig->base, 50);
-    assert_int_equal(rig->answers, 0);
-    publish(rig, &promoted);
-    check_all_booked_in_order(rig);
+    check_waiting_until(rig, &promoted);
     for (unsigned i = rig->asked_count - 5; i < rig->asked_count; i++) {
         assert_int_equal(rig->asked[i].node, ALPHA_2);
         assert_int_equal(rig->asked[i].recheck, rig->asked[i].label <= 3);

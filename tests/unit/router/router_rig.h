@@ -12,12 +12,12 @@
 #define SG_TESTS_ROUTER_RIG_H
 
 #include "tests/unit/router/fake_postgres.h"
+#include "tests/unit/router/published.h"
 
 #include "base/log.h"
 #include "base/metrics.h"
 #include "base/reap.h"
 #include "base/settings.h"
-#include "base/snapshot.h"
 #include "router/router.h"
 #include "router/topology.h"
 
@@ -78,11 +78,7 @@ struct rig {
     struct reap_list *reap;
     struct metrics_set *metrics;
     struct settings settings;
-    struct snapshot_domain *domain;
-    struct snapshot_reader *reader;
-    struct snapshot_reader *publisher;
-    struct snapshot_slot maps;
-    struct snapshot_slot topologies;
+    struct published published;
     struct rig_server servers[NODES];
     struct router *router;
     unsigned suspects;
@@ -258,10 +254,7 @@ static inline void rig_add_node(struct rig *rig, struct dynbuf *text, enum rig_n
 static inline void rig_publish_map(struct rig *rig, const struct rig_map *wanted)
 {
     struct dynbuf text;
-    struct dynbuf errors;
-    struct shardmap *map = NULL;
     dynbuf_init(&text, 1 << 16);
-    dynbuf_init(&errors, 1 << 16);
     dynbuf_addf(&text, "map_version = %lld; shards = ( { name = \"alpha\"; %snodes = ( ",
                 (long long)wanted->version, wanted->sync ? "durability = \"sync\"; " : "");
     rig_add_node(rig, &text, ALPHA_1, wanted->alpha_1_at_spare ? SPARE : ALPHA_1);
@@ -275,11 +268,8 @@ static inline void rig_publish_map(struct rig *rig, const struct rig_map *wanted
     }
     dynbuf_addf(&text, " ); } ); ranges = ( { first = 1; last = 1000; shard = \"alpha\"; }%s );",
                 wanted->without_beta ? "" : ", { first = 1001; last = 2000; shard = \"beta\"; }");
-    if (shardmap_parse("map", dynbuf_text(&text), &map, &errors) != SG_OK)
-        fail_msg("%s", dynbuf_text(&errors));
-    snapshot_publish(rig->publisher, &rig->maps, map, shardmap_free);
+    published_map(&rig->published, dynbuf_text(&text));
     dynbuf_done(&text);
-    dynbuf_done(&errors);
 }
 
 struct rig_topology {
@@ -330,7 +320,7 @@ static inline void rig_publish_topology(struct rig *rig, const struct rig_topolo
         snprintf(node->name, sizeof(node->name), "%s", name);
         snprintf(node->shard, sizeof(node->shard), "%s", i == BETA_1 ? "beta" : "alpha");
     }
-    snapshot_publish(rig->publisher, &rig->topologies, topology, free);
+    snapshot_publish(rig->published.publisher, &rig->published.topologies, topology, free);
 }
 
 static const struct rig_map map_as_usual = {.version = 1};
@@ -444,9 +434,7 @@ static inline int rig_setup(void **state)
     rig->base = event_base_new();
     rig->reap = reap_list_new(rig->base);
     rig->metrics = metrics_set_new();
-    rig->domain = snapshot_domain_new();
-    rig->reader = snapshot_reader_new(rig->domain);
-    rig->publisher = snapshot_reader_new(rig->domain);
+    published_init(&rig->published);
     settings_init(&rig->settings);
     rig->settings.postgres.backoff_min_ms = 2;
     rig->settings.postgres.backoff_max_ms = 10;
@@ -473,9 +461,9 @@ static inline void rig_start(struct rig *rig)
                                                      .base = rig->base,
                                                      .metrics = rig->metrics,
                                                      .reap = rig->reap,
-                                                     .reader = rig->reader,
-                                                     .maps = &rig->maps,
-                                                     .topologies = &rig->topologies,
+                                                     .reader = rig->published.reader,
+                                                     .maps = &rig->published.maps,
+                                                     .topologies = &rig->published.topologies,
                                                      .on_suspect = on_rig_suspect,
                                                      .on_suspect_arg = rig});
     assert_non_null(rig->router);
@@ -505,12 +493,7 @@ static inline int rig_teardown(void **state)
     reap_list_free(rig->reap);
     for (int i = 0; i < NODES; i++)
         fake_free(rig->servers[i].postgres);
-    snapshot_slot_done(&rig->maps, shardmap_free);
-    snapshot_slot_done(&rig->topologies, free);
-    snapshot_reader_free(rig->reader);
-    snapshot_poll(rig->publisher);
-    snapshot_reader_free(rig->publisher);
-    snapshot_domain_free(rig->domain);
+    published_done(&rig->published);
     metrics_shutdown();
     event_base_free(rig->base);
     free(rig);
