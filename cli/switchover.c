@@ -64,7 +64,6 @@ static const char usage[] =
  * to begin, to be killed there or woken by SIGCONT. */
 
 #define WORDS_MAX 32
-#define OUTPUT_MAX 65536
 #define REPORT_MAX (1 << 20)
 #define CHILD_POLL_MS 20
 

@@ -4,7 +4,6 @@
  * SPDX-License-Identifier: MIT
  */
 #include <signal.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "base/clock.h"

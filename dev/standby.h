@@ -12,7 +12,6 @@
 #ifndef SG_DEV_STANDBY_H
 #define SG_DEV_STANDBY_H
 
-#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/error.h"

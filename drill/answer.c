@@ -6,7 +6,6 @@
 #include "drill/answer.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 

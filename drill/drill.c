@@ -21,7 +21,6 @@
 #include "base/clock.h"
 #include "base/dynbuf.h"
 #include "cli/cli.h"
-#include "dev/cluster.h"
 #include "dev/process.h"
 #include "drill/history.h"
 #include "drill/load.h"

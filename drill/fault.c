@@ -19,18 +19,11 @@
 
 #define ANSWER_TIMEOUT_MS 10000
 
-static const struct {
-    const char *text;
-    bool rejoins;
-} kinds[] = {
-#define X(name, text, rejoins) [name] = {text, rejoins},
-    FAULT_TABLE(X)
-#undef X
-};
-
-const char *fault_text(enum fault_kind kind)
+/* The server is a node, and its shard may have another primary afterwards. */
+static bool rejoins(enum fault_kind kind)
 {
-    return kinds[kind].text;
+    return kind == FAULT_KILL || kind == FAULT_HANG || kind == FAULT_CUT ||
+           kind == FAULT_CUT_STANDBYS;
 }
 
 bool fault_possible(const struct rig *rig, enum fault_kind kind)
@@ -190,7 +183,7 @@ enum sg_error fault_undo(struct rig *rig, struct fault *fault)
     enum sg_error error = fault->undone_us ? SG_OK : fault_release(rig, fault);
     if (!error && fault->kind == FAULT_KILL && rig->options.ha)
         error = said(rig, cluster_start_one(rig->cluster, fault->server, false));
-    if (!error && kinds[fault->kind].rejoins)
+    if (!error && rejoins(fault->kind))
         error = said(rig, cluster_rejoin(rig->cluster, fault->server, NULL, &rejoin));
     else if (!error && fault->kind == FAULT_PROGRAM_KILL)
         error = said(rig, cluster_start_one(rig->cluster, fault->server, false));

@@ -18,23 +18,17 @@
 #include "dev/process.h"
 #include "drill/rig.h"
 
-/* X(enumerator, for people, true: the server is a node and rejoins its shard afterwards) */
-#define FAULT_TABLE(X)                                                                             \
-    X(FAULT_KILL, "killed", true)                                                                  \
-    X(FAULT_HANG, "stopped (SIGSTOP)", true)                                                       \
-    X(FAULT_CUT, "cut off from everybody", true)                                                   \
-    X(FAULT_CUT_STANDBYS, "cut off from its standbys", true)                                       \
-    X(FAULT_CUT_PROGRAMS, "cut off from router and consumer", false)                               \
-    X(FAULT_REPLAY_PAUSE, "replay paused", false)                                                  \
-    X(FAULT_RECEIVER_STOP, "WAL receiver stopped", false)                                          \
-    X(FAULT_PROGRAM_KILL, "killed", false)                                                         \
-    X(FAULT_REDIS_FLUSH, "emptied (FLUSHALL)", false)
-
 enum fault_kind {
-#define X(name, text, rejoins) name,
-    FAULT_TABLE(X)
-#undef X
-        FAULT_KINDS
+    FAULT_KILL,
+    FAULT_HANG,         /* SIGSTOP */
+    FAULT_CUT,          /* from everybody */
+    FAULT_CUT_STANDBYS, /* from its standbys */
+    FAULT_CUT_PROGRAMS, /* a node from router and consumer */
+    FAULT_REPLAY_PAUSE,
+    FAULT_RECEIVER_STOP, /* of the WAL */
+    FAULT_PROGRAM_KILL,
+    FAULT_REDIS_FLUSH, /* FLUSHALL */
+    FAULT_KINDS
 };
 
 #define FAULT_PROCESSES_MAX 16
@@ -48,7 +42,6 @@ struct fault {
     size_t stopped_count;
 };
 
-const char *fault_text(enum fault_kind kind);
 /* Cuts need the rig's own network; without one a cut is made by stopping processes, but for
  * FAULT_CUT_PROGRAMS, which there is not then. */
 bool fault_possible(const struct rig *rig, enum fault_kind kind);

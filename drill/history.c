@@ -102,15 +102,6 @@ uint8_t history_name(struct history *history, const char *text, size_t len)
     return (uint8_t)history->name_count++;
 }
 
-uint8_t history_find_name(const struct history *history, const char *text)
-{
-    for (size_t i = 1; i < history->name_count; i++) {
-        if (strcmp(history->names[i], text) == 0)
-            return (uint8_t)i;
-    }
-    return 0;
-}
-
 /* --- appending -------------------------------------------------------------------------------- */
 
 uint32_t history_add_event(struct history *history, const struct history_event *event)

@@ -150,8 +150,6 @@ void history_free(struct history *history);
 
 /* Index of a name, noted when new; 0 for "" and when there is no room for it. */
 uint8_t history_name(struct history *history, const char *text, size_t len);
-/* Index of a name that is known, or 0. */
-uint8_t history_find_name(const struct history *history, const char *text);
 
 /* Each appends and returns the index, or HISTORY_NONE: refused and counted. Seats are copied. */
 uint32_t history_add_event(struct history *history, const struct history_event *event);

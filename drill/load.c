@@ -3,9 +3,9 @@
  *
  *   on_tick ─> arrivals that are due, requests to be asked again ─> wire ─> on_end ─> history
  *
- * What crosses threads: the counts of struct tally and in_flight, written by the load's thread and
- * read by the caller; stopping and drain_until_us, the other way. All are atomic and stand for
- * themselves. The history changes hands by starting and joining the thread.
+ * What crosses threads: the counts of struct tally, written by the load's thread and read by the
+ * caller; stopping and drain_until_us, the other way. All are atomic and stand for themselves. The
+ * history changes hands by starting and joining the thread.
  *
  * SPDX-License-Identifier: MIT
  */
@@ -68,7 +68,6 @@ struct load {
     struct traffic *traffic;
 
     struct tally tallies[LOAD_SHARDS_MAX];
-    _Atomic uint64_t in_flight;
     _Atomic bool stopping;
     _Atomic int64_t drain_until_us;
 
@@ -84,8 +83,7 @@ struct load {
     char request[DIALECT_REQUEST_MAX];
 
     pthread_t thread;
-    bool runs;      /* the thread has been started and not joined */
-    int64_t cpu_us; /* of the thread, when it has ended */
+    bool runs; /* the thread has been started and not joined */
 };
 
 /* A request's tag on the wire: what it is, and its index in the history. */
@@ -286,7 +284,6 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
     ask_again(load, now_us);
     if (!load->stopping)
         next_us = arrive(load, now_us);
-    load->in_flight = under_way(load);
     if (load->stopping && (under_way(load) == 0 || now_us >= load->drain_until_us)) {
         event_base_loopbreak(load->base);
         return;
@@ -300,11 +297,7 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 static void *run(void *arg)
 {
     struct load *load = arg;
-    struct timespec used;
     event_base_dispatch(load->base);
-    load->in_flight = 0;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
-    load->cpu_us = (int64_t)used.tv_sec * 1000000 + used.tv_nsec / 1000;
     return NULL;
 }
 
@@ -517,11 +510,6 @@ void load_progress(const struct load *load, size_t shard, struct load_progress *
     };
 }
 
-uint64_t load_in_flight(const struct load *load)
-{
-    return load->in_flight;
-}
-
 /* At least half of what arrives at that rate within a window, and something at all. */
 static uint64_t half_of(const struct load *load, int per_s)
 {
@@ -577,11 +565,6 @@ void load_stop(struct load *load, int64_t drain_ms)
     load->stopping = true;
     pthread_join(load->thread, NULL);
     load->runs = false;
-}
-
-int64_t load_cpu_us(const struct load *load)
-{
-    return load->cpu_us;
 }
 
 void load_free(struct load *load)

@@ -72,7 +72,6 @@ struct load_progress {
 
 /* From any thread, while it runs or afterwards; an index of options.shards. */
 void load_progress(const struct load *load, size_t shard, struct load_progress *ret_progress);
-uint64_t load_in_flight(const struct load *load);
 
 /* Waits until every shard acknowledges bookings and answers reads at the rate asked for: within one
  * half second no failure, nothing left unsent, and at least half of the arrivals done. False when
@@ -86,8 +85,6 @@ bool load_wait_writes(const struct load *load, size_t shard, int64_t since_us, i
  * drain_ms; ends and joins the thread. Then the history is the caller's. What is still under way
  * stays PENDING in it. Once only. */
 void load_stop(struct load *load, int64_t drain_ms);
-/* Processor time that the thread of the load has used; after load_stop. */
-int64_t load_cpu_us(const struct load *load);
 /* NULL is fine. Stops it first, with no drain, unless it has been stopped. */
 void load_free(struct load *load);
 

@@ -11,7 +11,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "drill/history.h"
 #include "drill/outcome.h"
 #include "drill/rig.h"
 

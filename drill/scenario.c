@@ -350,7 +350,6 @@ static enum sg_error await_writes(struct scene *scene)
 {
     if (!load_wait_writes(scene->stage->load, scene->shard, scene->since_us, WRITES_TIMEOUT_MS))
         return rig_fail(scene->rig, "no booking after %d s", WRITES_TIMEOUT_MS / 1000);
-    scene->episode->writes_us = clock_mono_us();
     return SG_OK;
 }
 

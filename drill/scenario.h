@@ -32,13 +32,12 @@ struct episode {
     int64_t again_us;  /* the second one */
     int64_t seen_us;   /* the router knows of the first */
     int64_t promoted_us;
-    int64_t writes_us; /* a booking that was sent after that had been acknowledged by then */
-    int64_t out_us;    /* the lagging replica is out of rotation */
-    int64_t fresh_us;  /* it has replayed what it missed */
-    int64_t back_us;   /* it is in rotation again */
-    int64_t ended_us;  /* all is whole */
-    double at_risk;    /* bookings that no replica was seen to have, right before the fault */
-    bool lossy;        /* a primary went with an asynchronous shard */
+    int64_t out_us;   /* the lagging replica is out of rotation */
+    int64_t fresh_us; /* it has replayed what it missed */
+    int64_t back_us;  /* it is in rotation again */
+    int64_t ended_us; /* all is whole */
+    double at_risk;   /* bookings that no replica was seen to have, right before the fault */
+    bool lossy;       /* a primary went with an asynchronous shard */
 };
 
 enum victim { VICTIM_PRIMARY, VICTIM_REPLICA, VICTIM_REDIS, VICTIM_CDC };

@@ -447,15 +447,3 @@ enum sg_error verdict_judge(const struct history *history, const struct truth *t
     free(verdict);
     return error;
 }
-
-bool verdict_holds(const struct verdict *verdict, bool losses_allowed)
-{
-    if (verdict->refused)
-        return false;
-    for (int kind = 0; kind < VERDICT_KINDS; kind++) {
-        bool allowed = losses_allowed && (kind == VERDICT_LOST_ASYNC || kind == VERDICT_UNDONE);
-        if (verdict->breaches[kind] && !allowed)
-            return false;
-    }
-    return true;
-}

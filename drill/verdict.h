@@ -23,10 +23,9 @@
 #include "drill/history.h"
 #include "drill/truth.h"
 
-struct dynbuf;
-
-/* Each is counted in bookings, seats or reads as said; every one of them has to be 0, save what
- * verdict_holds says of asynchronous shards. X(enumerator, name in JSON and tables, for people) */
+/* Each is counted in bookings, seats or reads as said; every one of them has to be 0, save
+ * LOST_ASYNC and UNDONE where a primary went with an asynchronous shard. X(enumerator, name in JSON
+ * and tables, for people) */
 #define VERDICT_TABLE(X)                                                                           \
     /* bookings acknowledged and not there, or there with other seats; not all told async */       \
     X(VERDICT_LOST, "lost", "acknowledged bookings lost")                                          \
@@ -106,10 +105,6 @@ struct verdict {
 enum sg_error verdict_judge(const struct history *history, const struct truth *truth,
                             struct verdict *ret_verdict);
 
-/* Nothing is broken and nothing escaped the history. losses_allowed: the drill killed a primary
- * whose shard is async; then LOST_ASYNC and UNDONE do not count, the rest does. */
-bool verdict_holds(const struct verdict *verdict, bool losses_allowed);
-
 /* --- what was felt ---------------------------------------------------------------------------- */
 
 #define MEASURE_KINDS (SG_ERROR_COUNT + 1 + HISTORY_ENDS)
@@ -128,16 +123,13 @@ struct measure {
     /* Every attempt or read that a client saw fail: no 201 and no 409 seats_taken, or no seat map.
      * Also those that a later attempt made good. By kind: see measure_kind_name. */
     uint64_t failed, reads_failed;
-    uint64_t failed_kinds[MEASURE_KINDS]; /* bookings' and reads' together */
-    /* From due to the answer that settled it (201 or a refusal; a seat map). */
-    struct measure_latency booking_latency;
-    struct measure_latency read_latency;
+    uint64_t failed_kinds[MEASURE_KINDS];   /* bookings' and reads' together */
+    struct measure_latency booking_latency; /* from due to the answer: 201 or a refusal */
     /* The write pause: longest time between two acknowledgements (any 201 of the shard) that follow
      * each other, looking at every such gap that has a part in the window; the edges of the history
      * count as acknowledgements. So a pause that begins or ends outside counts with all of its
      * length; on a quiet shard it is at least the time between two arrivals. */
     int64_t pause_us;
-    int64_t pause_from_us, pause_to_us; /* the two acknowledgements */
     /* The longest that any booking due in the window waited, from due until it was settled or, if
      * it failed, until its last answer; for one ambiguous to the end, until the history's end.
      * Those not sent are left out. */

@@ -20,7 +20,7 @@ struct window {
     int64_t from_us, to_us;
     int64_t start_us, end_us; /* of the history */
     struct measure *measure;
-    struct sample bookings, reads;
+    struct sample bookings;
 };
 
 /* --- quantiles -------------------------------------------------------------------------------- */
@@ -169,7 +169,6 @@ static void measure_read(struct window *window, const struct history_read *read)
     } else if (read->end == HISTORY_ANSWERED && read->status == 200 &&
                read->seen_at != HISTORY_NONE) {
         measure->reads_ok++;
-        add(&window->reads, read->answered_us - read->due_us);
     } else {
         measure->reads_failed++;
         count_failure(measure, read->end, read->error);
@@ -201,12 +200,8 @@ static void measure_requests(struct window *window, uint8_t shard)
 static void measure_gap(struct window *window, int64_t from_us, int64_t to_us)
 {
     struct measure *measure = window->measure;
-    if (to_us <= window->from_us || from_us >= window->to_us ||
-        to_us - from_us <= measure->pause_us)
-        return;
-    measure->pause_us = to_us - from_us;
-    measure->pause_from_us = from_us;
-    measure->pause_to_us = to_us;
+    if (to_us > window->from_us && from_us < window->to_us && to_us - from_us > measure->pause_us)
+        measure->pause_us = to_us - from_us;
 }
 
 /* `times` has room for all attempts. */
@@ -264,17 +259,14 @@ enum sg_error verdict_measure(const struct history *history, const char *shard, 
     struct sample times = {.values = calloc(history->attempt_count + 1, sizeof(int64_t))};
     enum sg_error error = SG_NO_MEMORY;
     window.bookings.values = calloc(history->booking_count + 1, sizeof(int64_t));
-    window.reads.values = calloc(history->read_count + 1, sizeof(int64_t));
-    if (times.values && window.bookings.values && window.reads.values) {
+    if (times.values && window.bookings.values) {
         error = SG_OK;
         verdict_span(history, &window.start_us, &window.end_us);
         measure_shards(&window, shard, shard ? NULL : except, &times);
         measure.booking_latency = latency_of(&window.bookings);
-        measure.read_latency = latency_of(&window.reads);
         *ret_measure = measure;
     }
     free(times.values);
     free(window.bookings.values);
-    free(window.reads.values);
     return error;
 }

@@ -26,7 +26,6 @@
 #define SG_REPLICATION_CONSUMER_H
 
 #include <stdbool.h>
-#include <stddef.h>
 #include <stdint.h>
 
 #include "base/error.h"

@@ -12,7 +12,6 @@
  * SPDX-License-Identifier: MIT
  */
 #include <event2/event.h>
-#include <stdlib.h>
 
 #include "base/clock.h"
 #include "base/settings.h"

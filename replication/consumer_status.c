@@ -7,13 +7,11 @@
  * SPDX-License-Identifier: MIT
  */
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/clock.h"
 #include "base/metrics.h"
 #include "base/rfc3339.h"
-#include "base/settings.h"
 #include "base/snapshot.h"
 #include "replication/consumer_internal.h"
 #include "router/topology.h"

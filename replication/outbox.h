@@ -28,7 +28,6 @@
 #ifndef SG_REPLICATION_OUTBOX_H
 #define SG_REPLICATION_OUTBOX_H
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 

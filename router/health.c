@@ -9,7 +9,6 @@
  */
 #include "router/health.h"
 
-#include <assert.h>
 #include <event2/event.h>
 #include <stdio.h>
 #include <stdlib.h>

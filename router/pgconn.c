@@ -17,7 +17,6 @@
 #include "router/pgconn.h"
 
 #include <assert.h>
-#include <errno.h>
 #include <event2/event.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -27,7 +27,6 @@
 
 #include <arpa/inet.h>
 #include <event2/event.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/queue.h>

@@ -20,7 +20,6 @@
 #define SG_ROUTER_SWITCHOVER_H
 
 #include <stdbool.h>
-#include <stddef.h>
 #include <stdint.h>
 
 #include "router/switchover_plan.h"

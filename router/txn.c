@@ -15,7 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/dynbuf.h"
 #include "base/log.h"
 #include "router/commit.h"
 #include "router/lane.h"

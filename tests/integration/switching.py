@@ -12,7 +12,6 @@ SPDX-License-Identifier: MIT
 import json
 import os
 import pathlib
-import re
 import signal
 import subprocess
 
@@ -168,8 +167,3 @@ def nothing_left(cluster, shard):
         slots = cluster.sql(node, "SELECT slot_name FROM pg_replication_slots"
                                   " WHERE slot_type = 'logical'")
         assert not slots, f"{node} has {slots}"
-
-
-def answer_text(done):
-    """What a switchover said, blanks made single."""
-    return re.sub(r"\s+", " ", done.text)

@@ -19,7 +19,6 @@
 
 #include <cmocka.h>
 
-#include "base/clock.h"
 #include "base/dynbuf.h"
 #include "base/log.h"
 #include "base/metrics.h"
@@ -28,7 +27,6 @@
 #include "router/health.h"
 #include "router/router.h"
 #include "router/switchover.h"
-#include "router/topology.h"
 #include "tests/sim/sim_loop.h"
 #include "tests/sim/sim_pg.h"
 #include "tests/sim/sim_servers.h"
@@ -90,7 +88,6 @@ static struct {
     struct reap_list *operator_reap;
     struct switchover *switchover;
     struct shardmap *operator_map;
-    int operators;
     int switchovers;  /* done */
     int64_t failures; /* of requests, in all attempts */
     int64_t answers;
@@ -130,10 +127,9 @@ static struct shardmap *make_map(void)
 
 static void process_start(struct process *process, int index)
 {
-    static const char *const names[ROUTERS] = {"router 1", "router 2"};
     struct published *published = &process->published;
     *process = (struct process){.index = index};
-    process->base = sim_base_new(names[index]);
+    process->base = sim_base_new();
     process->reap = reap_list_new(process->base);
     process->metrics = metrics_set_new();
     published_init(published);
@@ -409,10 +405,9 @@ static void point_standby(void *world, const char *node, const char *upstream, i
 
 static void operator_comes(bool abort)
 {
-    run.operator_base = sim_base_new("operator");
+    run.operator_base = sim_base_new();
     run.operator_reap = reap_list_new(run.operator_base);
     run.operator_map = make_map();
-    run.operators++;
     log_info(NULL, "--- %lld ms: switchover%s begins", (long long)sim_now_us() / 1000,
              abort ? " --abort" : "");
     run.switchover =

@@ -10,7 +10,6 @@
 
 #include <assert.h>
 #include <event2/event.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -19,7 +18,6 @@
 #define WALL_ZERO_S 1767225600
 
 struct event_base {
-    const char *name;
     bool dead;
     struct event_base *next;
 };
@@ -149,19 +147,13 @@ bool sim_chance(uint32_t percent)
     return sim_random(100) < percent;
 }
 
-struct event_base *sim_base_new(const char *name)
+struct event_base *sim_base_new(void)
 {
     struct event_base *base = calloc(1, sizeof(*base));
     assert(base);
-    base->name = name;
     base->next = loop.bases;
     loop.bases = base;
     return base;
-}
-
-const char *sim_base_name(const struct event_base *base)
-{
-    return base->name;
 }
 
 void sim_base_kill(struct event_base *base)

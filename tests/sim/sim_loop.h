@@ -26,9 +26,8 @@ int64_t sim_now_us(void);
 uint32_t sim_random(uint32_t bound);
 bool sim_chance(uint32_t percent);
 
-/* A process. `name` is borrowed. */
-struct event_base *sim_base_new(const char *name);
-const char *sim_base_name(const struct event_base *base);
+/* A process. */
+struct event_base *sim_base_new(void);
 /* Nothing of it runs from now on. */
 void sim_base_kill(struct event_base *base);
 bool sim_base_lives(const struct event_base *base);

@@ -72,7 +72,6 @@ struct server {
     struct parcel_list fence;   /* waiting for the fence's lock */
     struct parcel_list waiting; /* commits, for a standby */
     struct parcel *serving;
-    int noise_life;
 };
 
 static struct {
@@ -144,11 +143,6 @@ struct sim_node *sim_node(int index)
 const struct sim_record *sim_record(int index)
 {
     return &shard.records[index];
-}
-
-bool sim_is_sync(void)
-{
-    return shard.sync;
 }
 
 uint64_t sim_lsn(const struct sim_node *node, int count)

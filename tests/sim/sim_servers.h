@@ -87,7 +87,6 @@ struct sim_node {
 void sim_servers_reset(bool sync);
 struct sim_node *sim_node(int index);
 const struct sim_record *sim_record(int index);
-bool sim_is_sync(void);
 /* Of a node's WAL. */
 uint64_t sim_lsn(const struct sim_node *node, int count);
 /* What a reader of the node sees. */

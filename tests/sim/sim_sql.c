@@ -25,7 +25,6 @@ struct sim_request {
     const char *sql; /* NULL: a statement */
     char params[PARAMS_COUNT][SIM_TEXT_SIZE];
     enum statement statement;
-    int item_count;
     struct {
         const uint8_t *at;
         int len;
@@ -52,7 +51,6 @@ struct sim_request *sim_request_statement(enum statement statement, const struct
     if (!params)
         return request;
     memcpy(request->data, params->data.data, len);
-    request->item_count = params->count;
     for (int i = 0; i < params->count; i++) {
         request->items[i].at = request->data + params->item[i].offset;
         request->items[i].len = params->item[i].len;

@@ -26,7 +26,6 @@
 
 #include "api/admin.h"
 #include "api/http.h"
-#include "base/clock.h"
 #include "base/dynbuf.h"
 #include "base/log.h"
 #include "base/mailbox.h"

@@ -129,8 +129,6 @@ static void test_errors_and_names(void **state)
     assert_int_equal(history_name(story.history, "alpha", 5), 1);
     assert_int_equal(history_name(story.history, "alpha-1", 7), 2);
     assert_int_equal(history_name(story.history, "alpha-1", 7), 2);
-    assert_int_equal(history_find_name(story.history, "alpha-1"), 2);
-    assert_int_equal(history_find_name(story.history, "gamma"), 0);
     for (int i = 0; i < 2 * HISTORY_NAMES_MAX; i++) {
         char name[16];
         int len = snprintf(name, sizeof(name), "n%d", i);

@@ -13,7 +13,6 @@
 #include <inttypes.h>
 #include <netinet/in.h>
 #include <pthread.h>
-#include <stdatomic.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -396,7 +395,8 @@ static void judge(struct rig *rig)
         }
     }
     assert_int_equal(verdict_judge(rig->history, rig->truth, &rig->verdict), SG_OK);
-    if (!verdict_holds(&rig->verdict, false))
+    assert_int_equal(rig->verdict.refused, 0);
+    if (rig->verdict.example_count)
         fail_msg("%s: %s", verdict_name(rig->verdict.examples[0].kind),
                  rig->verdict.examples[0].text);
     assert_int_equal(fake->wrong_repeats, 0);
@@ -420,8 +420,6 @@ static void test_a_load_is_recorded_as_it_was(void **state)
     assert_true(load_wait_writes(rig->load, 0, 0, 1));
     assert_false(load_wait_writes(rig->load, 0, INT64_MAX, 1));
     load_stop(rig->load, 30000);
-    assert_int_equal(load_in_flight(rig->load), 0);
-    assert_true(load_cpu_us(rig->load) > 0);
     struct load_progress progress;
     load_progress(rig->load, 0, &progress);
     fake_stop(&rig->fake);
@@ -505,7 +503,7 @@ static void test_a_full_history_is_told_of(void **state)
     assert_true(progress.not_sent > 0);
     assert_true(rig->history->refused > 0);
     assert_int_equal(verdict_judge(rig->history, rig->truth, &rig->verdict), SG_OK);
-    assert_false(verdict_holds(&rig->verdict, true));
+    assert_int_equal(rig->verdict.refused, rig->history->refused);
     rig_done(rig);
 }
 

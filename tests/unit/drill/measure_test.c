@@ -46,16 +46,16 @@ static void test_a_pause_is_the_longest_gap_that_touches_the_window(void **state
 {
     static const struct {
         const char *what;
-        int64_t from_us, to_us, pause_us, pause_from_us;
+        int64_t from_us, to_us, pause_us;
     } rows[] = {
-        {"all of it", INT64_MIN, INT64_MAX, 700, 300},
-        {"before", 0, 250, 100, 0},
-        {"inside the gap", 500, 600, 700, 300},
-        {"its first moment", 200, 301, 700, 300},
-        {"ends as it begins", 200, 300, 100, 200},
-        {"its last moment", 999, 1050, 700, 300},
-        {"begins as it ends", 1000, 1050, 100, 1000},
-        {"the last one runs to the history's end", 1100, 1101, 400, 1100},
+        {"all of it", INT64_MIN, INT64_MAX, 700},
+        {"before", 0, 250, 100},
+        {"inside the gap", 500, 600, 700},
+        {"its first moment", 200, 301, 700},
+        {"ends as it begins", 200, 300, 100},
+        {"its last moment", 999, 1050, 700},
+        {"begins as it ends", 1000, 1050, 100},
+        {"the last one runs to the history's end", 1100, 1101, 400},
     };
     struct story story;
     (void)state;
@@ -71,9 +71,8 @@ static void test_a_pause_is_the_longest_gap_that_touches_the_window(void **state
     story_refused(&story, story_wish(&story, 0, 1200, 0, 1), 1200, 1500, 0, 1);
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         struct measure got = measure(&story, "alpha", NULL, rows[i].from_us, rows[i].to_us);
-        if (got.pause_us != rows[i].pause_us || got.pause_from_us != rows[i].pause_from_us)
-            fail_msg("%s: %lld from %lld", rows[i].what, (long long)got.pause_us,
-                     (long long)got.pause_from_us);
+        if (got.pause_us != rows[i].pause_us)
+            fail_msg("%s: %lld", rows[i].what, (long long)got.pause_us);
     }
     story_free(&story);
 }
@@ -144,7 +143,6 @@ static void test_failures_count_by_kind_even_if_made_good(void **state)
     assert_int_equal(got.reads_ok, 1);
     assert_int_equal(got.reads_failed, 1);
     assert_int_equal(got.reads_not_sent, 1);
-    assert_int_equal(got.read_latency.max_us, 400);
     /* the one that was never settled waits to the end of the history, 4000 */
     assert_int_equal(got.longest_wait_us, 3000);
     assert_int_equal(got.booking_latency.max_us, 3000);

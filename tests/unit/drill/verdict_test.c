@@ -37,14 +37,12 @@ static void test_nothing_is_broken_in_a_good_story(void **state)
     assert_int_equal(story->verdict.outcomes[HISTORY_BOOKED], 1);
     assert_int_equal(story->verdict.outcomes[HISTORY_REFUSED], 1);
     assert_int_equal(story->verdict.reads_bound, 1);
-    assert_true(verdict_holds(&story->verdict, false));
 }
 
 static void test_an_empty_history_holds(void **state)
 {
     struct story *story = *state;
     story_expect(story, STORY_NOTHING, 0);
-    assert_true(verdict_holds(&story->verdict, false));
 }
 
 static void test_an_acknowledged_booking_that_is_not_there_is_lost(void **state)
@@ -54,7 +52,6 @@ static void test_an_acknowledged_booking_that_is_not_there_is_lost(void **state)
     story_expect(story, VERDICT_LOST, 1);
     assert_int_equal(story->verdict.example_count, 1);
     assert_non_null(strstr(story->verdict.examples[0].text, "drill-000000000000feed-0"));
-    assert_false(verdict_holds(&story->verdict, true));
 }
 
 static void test_a_loss_under_async_is_told_apart(void **state)
@@ -63,8 +60,6 @@ static void test_a_loss_under_async_is_told_apart(void **state)
     uint32_t booking = story_wish(story, 0, 1000, 0, 2);
     story_booked(story, booking, 1000, 2000)->durability = HISTORY_ASYNC;
     story_expect(story, VERDICT_LOST_ASYNC, 1);
-    assert_false(verdict_holds(&story->verdict, false));
-    assert_true(verdict_holds(&story->verdict, true));
     /* A second 201 that told sync makes it a promise. */
     story_booked(story, booking, 3000, 4000);
     story_expect(story, VERDICT_LOST, 1);
@@ -435,16 +430,14 @@ static void test_what_nobody_has_in_the_end_was_undone(void **state)
     const struct history_token token = {100, 1};
     read_back(story, token, token, 20001, 5);
     story_expect(story, VERDICT_UNDONE, 1);
-    assert_true(verdict_holds(&story->verdict, true));
-    assert_false(verdict_holds(&story->verdict, false));
 }
 
-static void test_what_escaped_the_history_breaks_the_verdict(void **state)
+static void test_what_escaped_the_history_is_told(void **state)
 {
     struct story *story = *state;
     story->history->refused = 1;
     story_expect(story, STORY_NOTHING, 0);
-    assert_false(verdict_holds(&story->verdict, true));
+    assert_int_equal(story->verdict.refused, 1);
 }
 
 static void test_examples_are_few(void **state)
@@ -499,7 +492,7 @@ int main(void)
         TEST(test_a_token_promises_nothing_of_another_event),
         TEST(test_a_session_does_not_go_back_in_time),
         TEST(test_what_nobody_has_in_the_end_was_undone),
-        TEST(test_what_escaped_the_history_breaks_the_verdict),
+        TEST(test_what_escaped_the_history_is_told),
         TEST(test_examples_are_few),
         TEST(test_names_are_there),
     };

@@ -18,7 +18,6 @@
 #include <cmocka.h>
 
 #include "base/dynbuf.h"
-#include "base/log.h"
 #include "base/metrics.h"
 #include "base/reap.h"
 #include "base/settings.h"
