@@ -38,10 +38,8 @@
 #define WHOLE_TIMEOUT_MS 30000 /* it was whole a moment ago */
 #define RECONCILE_TIMEOUT_MS 120000
 #define REPORT_BYTES_MAX ((size_t)64 << 20)
-#define ROUND_FAULTS 20 /* of random: then the databases are asked, and the history begins anew */
-#define FAULT_SECONDS                                                                              \
-    20 /* that one takes with its healing, generously: sizes the load's events                     \
-        */
+#define ROUND_FAULTS 20  /* of random: then the databases are asked, and the history begins anew */
+#define FAULT_SECONDS 20 /* with its healing, generously: sizes the load's events */
 #define DEFAULT_SECONDS 10
 #define DEFAULT_RATE 300
 #define RANDOM_FAULTS 50

@@ -43,7 +43,7 @@ struct fault {
 };
 
 /* Cuts need the rig's own network; without one a cut is made by stopping processes, but for
- * FAULT_CUT_PROGRAMS, which there is not then. */
+ * FAULT_CUT_PROGRAMS, which there is not then. Under Patroni there is no FAULT_CUT_STANDBYS. */
 bool fault_possible(const struct rig *rig, enum fault_kind kind);
 
 /* SG_OK once the fault is there, or rig->problem says why not. */

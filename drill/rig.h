@@ -88,8 +88,7 @@ enum sg_error rig_fail(struct rig *rig, const char *format, ...)
 /* Port of a node, or of "redis"; 0: no such server. */
 int rig_port(const struct rig *rig, const char *server);
 /* Asks a node as its superuser; ret_text (RIG_ANSWER_MAX, or NULL) is the first value of the
- * answer,
- * "" for none. */
+ * answer, "" for none. */
 enum sg_error rig_ask(struct rig *rig, const char *node, const char *sql, char *ret_text);
 
 /* The router's view now; false if it does not answer. */

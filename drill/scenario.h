@@ -56,7 +56,7 @@ extern const struct scenario scenarios[];
 extern const size_t scenario_count;
 /* NULL: no such scenario. */
 const struct scenario *scenario_find(const char *name);
-/* Variants that this cluster can play; cuts need a network, some need two replicas. */
+/* Variants that this cluster can play: see fault_possible; some need two replicas. */
 size_t scenario_variants(const struct scenario *scenario, const struct rig *rig);
 
 /* What an episode is played with. */

@@ -1,9 +1,11 @@
 /*
  * What the files of the verdict share; see verdict.h.
  *
- *   verdict.c          tables of bookings and seats, what the databases hold, what bookings were
- * told verdict_reads.c    what readers were shown verdict_measure.c  windows of time: latencies,
- * pauses, failures
+ *   verdict.c        tables of bookings and seats, what the databases hold, what bookings were told
+ *   verdict_reads.c  what readers were shown
+ *
+ * Nobody else includes this; verdict_measure.c (windows of time: latencies, pauses, failures) needs
+ * none of it.
  *
  * SPDX-License-Identifier: MIT
  */

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "drill/verdict_internal.h"
+#include "drill/verdict.h"
 
 /* Times of one kind, to be sorted. */
 struct sample {

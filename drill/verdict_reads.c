@@ -14,8 +14,8 @@
 #include "drill/verdict_internal.h"
 
 /* A token that an acknowledgement told: who carries it, or a later one, sees the booking, from then
- * on. Before it the same LSN may have been told by a read of the primary, where the booking's record
- * was the last of the WAL while its COMMIT still waited for a standby: nobody's sale yet. */
+ * on. Before it the same LSN may have been told by a read of the primary, where the booking's
+ * record was the last of the WAL while its COMMIT still waited for a standby: nobody's sale yet. */
 struct promise {
     struct history_token token;
     int64_t since_us;
@@ -103,8 +103,7 @@ static size_t collect_promises(const struct judge *judge, uint32_t event, struct
             !attempt->token.lsn || judged->there == HISTORY_NONE || judged->lost)
             continue;
         if (promises)
-            promises[at] =
-                (struct promise){attempt->token, attempt->answered_us, attempt->booking};
+            promises[at] = (struct promise){attempt->token, attempt->answered_us, attempt->booking};
         at++;
     }
     return at;

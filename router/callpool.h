@@ -1,6 +1,6 @@
 /*
  * The connections of a worker to one node for one use, and the calls that are on them or wait for
- * room on them. For calls.c alone, which moves the calls.
+ * room on them. For the files of calls alone (calls_internal.h), which move the calls.
  *
  * SPDX-License-Identifier: MIT
  */

@@ -72,7 +72,7 @@ static bool is_fresh(const struct topology_node *node, const struct route_wish *
            (node->in_rotation || wish->fresh->own_bound);
 }
 
-/* Better ones first: known to have the token, then in rotation. Only those of the best rank are
+/* Better ones first: in rotation, then known to have the token. Only those of the best rank are
  * chosen among. */
 static unsigned rank_of(const struct topology_node *node, const struct route_wish *wish)
 {

@@ -9,10 +9,11 @@
  * consumer of the WAL, the command that makes a node follow another) is behind struct
  * switchover_world.
  *
- * Deadlines: everything before the promotion shares timeout_ms, what lies behind the fence
- * fence_ms; past it all is undone. Leading the other standbys has lead_ms of that. From the
- * promotion on every step has promote_ms or slot_ms of its own. The fence ends by itself on the
- * server after fence_ms until it is made lasting.
+ * Deadlines: everything before the promotion shares timeout_ms, of which what lies behind the fence
+ * has fence_ms, at most half; past it all is undone. Leading the other standbys has at most lead_ms
+ * of what comes before the fence. Asking for the promotion and watching it have promote_ms
+ * together; each later step has promote_ms or slot_ms of its own, rejoining rejoin_ms a node. The
+ * fence ends by itself on the server until it is made lasting.
  *
  * SPDX-License-Identifier: MIT
  */

@@ -1,7 +1,8 @@
 /*
  * The questions of a switchover to PostgreSQL, and how the answers to those with many columns read.
  *
- * Only router/switchover.c uses it. Each text is one statement; what varies is a parameter.
+ * For the driver and the steps of router/switchover_internal.h alone. Each text is one statement;
+ * what varies is a parameter.
  *
  * SPDX-License-Identifier: MIT
  */

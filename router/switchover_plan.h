@@ -1,7 +1,7 @@
 /*
  * Who hands over to whom, or why not: what the nodes said of themselves in, a choice out. Pure.
  *
- * Called by router/switchover.c after its look at the nodes.
+ * Called by router/switchover_steps.c after its look at the nodes.
  *
  * SPDX-License-Identifier: MIT
  */

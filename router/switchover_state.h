@@ -117,7 +117,7 @@ bool switchover_may_stop(enum switchover_step step);
 const char *switchover_step_name(enum switchover_step step);
 /* The step of that name; SWITCHOVER_STEP_COUNT if there is none. Ends have no names here. */
 enum switchover_step switchover_step_by_name(const char *name);
-/* What is waited for, as a phrase for people: "the primary to let its last writes end". */
+/* What is so when the step has succeeded, as a phrase for people: "the target has replayed it". */
 const char *switchover_step_text(enum switchover_step step);
 
 #endif
