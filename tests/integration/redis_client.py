@@ -102,15 +102,19 @@ class RedisClient:
 
 
 class RedisServer:
-    """A redis-server without persistence on a free port; `options` are arguments of it."""
+    """A redis-server without persistence on a free port; `options` are arguments of it. One that is
+    part of a cluster has a second port, which would be its own plus 10,000, free or not."""
 
     def __init__(self, *options):
         self.options = options
         self.port = self._ports = self._folder = self._process = None
 
     def __enter__(self):
-        self._ports = harness.Ports(1)
+        in_cluster = "--cluster-enabled" in self.options
+        self._ports = harness.Ports(2 if in_cluster else 1)
         self.port = self._ports.base
+        if in_cluster:
+            self.options += ("--cluster-port", str(self.port + 1))
         self._folder = tempfile.mkdtemp(prefix="seatgrid-redis-")
         try:
             self.start()

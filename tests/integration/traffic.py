@@ -21,8 +21,10 @@ import time
 from harness import SLOWDOWN
 
 SHARDS = ("alpha", "beta")
-# What a client may be told while something is broken; each is a 503.
-BROKEN = {"shard_unavailable", "deadline_exceeded", "outcome_unknown"}
+# What a client may be told while something is broken; each is a 503. The last three are a primary's
+# own words, told at the booking's deadline if it has said nothing else until then.
+BROKEN = {"shard_unavailable", "deadline_exceeded", "outcome_unknown",
+          "shard_fenced", "stale_epoch", "not_synchronous"}
 ROWS, COLS = 70, 70
 
 
