@@ -158,7 +158,6 @@ static void all_again(struct lane_slot *slot, bool asked)
 static bool on_rows(struct lane_slot *slot, const PGresult *rows, const struct commit *commit)
 {
     bool sure = commit_holds(commit, lane_slot_durability(slot));
-    int64_t acknowledged = 0;
     bool any_unsure = false;
     struct booking_op *ops[BATCH_MAX];
     struct booking_op *again[BATCH_MAX];
@@ -179,11 +178,11 @@ static bool on_rows(struct lane_slot *slot, const PGresult *rows, const struct c
             any_unsure = true;
             continue;
         }
-        acknowledged += error == SG_OK;
+        if (error == SG_OK) /* counted before it is told: who is told may look at once */
+            lane_acknowledged(slot, &commit->token, 1);
         finish(slot, ops[ord - 1], rows, row, commit, error);
         ops[ord - 1] = NULL;
     }
-    lane_acknowledged(slot, &commit->token, acknowledged);
     for (int i = 0; i < count; i++) {
         if (ops[i])
             again[again_count++] = ops[i];

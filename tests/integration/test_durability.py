@@ -235,7 +235,7 @@ def test_async_goes_on_and_says_what_is_at_risk(cluster):
         with without(cluster, "beta"):
             for col in range(1, 8):
                 assert told(cluster, event, (1, col)) == "async"
-            assert at_risk("beta") == 7
+            assert at_risk("beta") == 7, at_risk("beta")
             assert told(cluster, alpha, (1, 1)) == "sync"
             assert at_risk("alpha") == 0
         wait_until(lambda: at_risk("beta") == 0, what="the replicas to have them")
