@@ -317,5 +317,5 @@ build/tidy/%.ok: %.c build/release/obj/%.o .clang-tidy
 	@clang-tidy --quiet $< -- $(COMMON_CFLAGS) 2>$@.log || { cat $@.log >&2; exit 1; }
 	@touch $@
 
--include $(patsubst %.o,%.d,$(OBJECTS) $(UNIT_SOURCES:%.c=$(B)/obj/%.o))
+-include $(patsubst %.o,%.d,$(OBJECTS) $(UNIT_SOURCES:%.c=$(B)/obj/%.o) $(SIM_SOURCES:%.c=$(B)/obj/%.o))
 -include $(wildcard $(B)/obj/tests/fuzz/*.d $(B)/obj/tests/bench/*.d $(B)/obj/tests/unit/api/*.d)

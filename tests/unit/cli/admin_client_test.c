@@ -28,7 +28,7 @@
 #include "base/dynbuf.h"
 #include "cli/admin_client.h"
 
-#define SILENCE_US 1500000
+#define SILENCE_US 4000000
 
 struct server {
     pthread_t thread;
