@@ -47,6 +47,12 @@ struct metrics_series;
       "shard")                                                                                     \
     X(METRIC_BATCH_DURATION, HISTOGRAM, "seatgrid_batch_duration_seconds",                         \
       "From sending a booking batch to its answer.", "shard", "node")                              \
+    X(METRIC_CHANGE_BATCHES, COUNTER, "seatgrid_change_batches_total",                             \
+      "Batches of changes of bookings sent, by outcome.", "shard", "outcome")                      \
+    X(METRIC_CHANGE_BATCH_CHANGES, COUNTER, "seatgrid_change_batch_changes_total",                 \
+      "Changes sent in these batches.", "shard")                                                   \
+    X(METRIC_CHANGE_BATCH_DURATION, HISTOGRAM, "seatgrid_change_batch_duration_seconds",           \
+      "From sending a batch of changes to its answer.", "shard", "node")                           \
     X(METRIC_QUERY_DURATION, HISTOGRAM, "seatgrid_query_duration_seconds",                         \
       "From sending a read to its answer.", "statement", "node", "outcome")                        \
     X(METRIC_READS, COUNTER, "seatgrid_reads_total",                                               \
@@ -115,6 +121,37 @@ struct metrics_series;
       "Keys compared with PostgreSQL at one LSN.", "shard", "what")                                \
     X(METRIC_CDC_HEALED, COUNTER, "seatgrid_cdc_healed_total", "Keys put right by reconcile.",     \
       "shard", "what")                                                                             \
+    X(METRIC_SWEEPS, COUNTER, "seatgrid_sweeps_total",                                             \
+      "Looks for holds whose time is over, by outcome: ok, busy (another server is at it), the "   \
+      "refusals of a primary, failed.",                                                            \
+      "shard", "outcome")                                                                          \
+    X(METRIC_HOLDS_EXPIRED, COUNTER, "seatgrid_holds_expired_total",                               \
+      "Holds that were ended because their time was over.", "shard")                               \
+    X(METRIC_WAITLIST_OFFERED, COUNTER, "seatgrid_waitlist_offered_total",                         \
+      "Offers made to the waiting list by the sweeper.", "shard")                                  \
+    X(METRIC_ORDERS, COUNTER, "seatgrid_orders_total",                                             \
+      "Steps of orders made by this server, by the state that they led to.", "state")              \
+    X(METRIC_ORDERS_OPEN, GAUGE, "seatgrid_orders_open",                                           \
+      "Orders that this server is going on with.", "listener")                                     \
+    X(METRIC_PAYMENT_QUESTIONS, COUNTER, "seatgrid_payment_questions_total",                       \
+      "What the payment service was asked (charge, ask, cancel, refund) and answered.",            \
+      "question", "outcome")                                                                       \
+    X(METRIC_PAYMENT_CALLBACKS, COUNTER, "seatgrid_payment_callbacks_total",                       \
+      "Callbacks of the payment service: taken, refused by signature or form, to be sent again.",  \
+      "outcome")                                                                                   \
+    X(METRIC_QUEUE_PUBLISHED, COUNTER, "seatgrid_queue_published_total",                           \
+      "Bookings handed to RabbitMQ, by outcome: confirmed, refused, unknown.", "shard", "outcome") \
+    X(METRIC_QUEUE_CONFIRM_DURATION, HISTOGRAM, "seatgrid_queue_confirm_duration_seconds",         \
+      "From accepting such a booking to RabbitMQ's confirmation.", "shard")                        \
+    X(METRIC_QUEUE_CONSUMED, COUNTER, "seatgrid_queue_consumed_total",                             \
+      "Messages worked off, by outcome: booked, replayed, refused, dead.", "shard", "outcome")     \
+    X(METRIC_QUEUE_RETRIES, COUNTER, "seatgrid_queue_retries_total",                               \
+      "Messages that could not be booked then and are tried again.", "shard")                      \
+    X(METRIC_QUEUE_DEPTH, GAUGE, "seatgrid_queue_depth",                                           \
+      "Messages that wait in RabbitMQ: in the queue (ready) and among the dead letters (dead).",   \
+      "shard", "kind")                                                                             \
+    X(METRIC_QUEUE_UNDER_WAY, GAUGE, "seatgrid_queue_under_way",                                   \
+      "Messages that a worker has and has not acknowledged.", "shard")                             \
     X(METRIC_RELOADS, COUNTER, "seatgrid_reloads_total", "Shard-map reloads, by outcome.",         \
       "outcome")                                                                                   \
     X(METRIC_RELOAD_DURATION, HISTOGRAM, "seatgrid_reload_duration_seconds",                       \

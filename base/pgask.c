@@ -26,6 +26,7 @@ struct pgask {
     struct reap_list *reap;
     char *dsn;
     char *application_name;
+    const char *options;
     void (*on_lost)(void *arg, const char *reason);
     void *lost_arg;
 
@@ -58,6 +59,7 @@ struct pgask *pgask_new(const struct pgask_config *config)
     ask->lost_arg = config->arg;
     ask->dsn = strdup(config->dsn);
     ask->application_name = strdup(config->application_name);
+    ask->options = config->options;
     ask->timer = evtimer_new(config->base, on_timer, ask);
     if (!ask->dsn || !ask->application_name || !ask->timer) {
         if (ask->timer)
@@ -192,8 +194,8 @@ static void on_notice(void *arg, const char *message)
 
 static void start_connecting(struct pgask *ask)
 {
-    const char *const keys[] = {"dbname", "application_name", "client_encoding", NULL};
-    const char *const values[] = {ask->dsn, ask->application_name, "UTF8", NULL};
+    const char *const keys[] = {"dbname", "application_name", "client_encoding", "options", NULL};
+    const char *const values[] = {ask->dsn, ask->application_name, "UTF8", ask->options, NULL};
     ask->notice[0] = '\0';
     ask->state = PGASK_CONNECTING;
     ask->pg = PQconnectStartParams(keys, values, 1);

@@ -61,6 +61,7 @@ struct pgask_config {
     struct reap_list *reap;
     const char *dsn;
     const char *application_name;
+    const char *options; /* of the session, lasting longer than it; NULL: the database's */
     /* The connection went while no question was under way; may be NULL. */
     void (*on_lost)(void *arg, const char *reason);
     void *arg;

@@ -27,7 +27,8 @@
  *            at        position of the last change that is in this key, 30 digits: 20 of the
  *                      commit's LSN, 10 of the change's place in its transaction. Digits alone,
  *                      because Lua compares strings by the server's locale.
- *   changes  one entry a change, with one field, "c": a line as below. Its id is the line's ID.
+ *   changes  one entry a change, with a field "c": a line as below, and perhaps a field "b": its
+ *            note, without "b ". Its id is the line's ID.
  *
  * Lines on the live channel and in `changes`: eight fields with one blank between them, ASCII.
  *
@@ -44,6 +45,17 @@
  *                      one outside of the grid is to be ignored.
  *                      Or one word: "-" no seat changed; "resync" look at all seats again (also the
  *                      grid); "gone" the event was deleted, its counters are 0.
+ *
+ * What was done to one booking has a note: a line before its own, "b BOOKING STATUS".
+ *
+ *   b 01973c6e-25a1-7c7c-8f00-0123456789ab confirmed
+ *
+ *            STATUS    of the booking from then on: held, confirmed, cancelled, expired, failed.
+ *
+ * A change of status that moves no seats is a line with "-". Whose booking it is stands nowhere. A
+ * "resync" has no notes.
+ *
+ * A reader passes over lines and fields that it does not know, and misses nothing else by it.
  *
  * A message on the channel is one or more lines with '\n' between them (none at the end). To go on
  * from an ID: if the counters' `at` is that position, nothing happened since. Else XRANGE changes

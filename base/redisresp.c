@@ -52,6 +52,21 @@ void redisresp_arg(struct dynbuf *out, const void *bytes, size_t len)
     out->len += 2;
 }
 
+void redisresp_arg_pair(struct dynbuf *out, const void *bytes, size_t len, const void *more,
+                        size_t more_len)
+{
+    if (more_len > SIZE_MAX - HEAD_MAX - 2 || len > SIZE_MAX - HEAD_MAX - 2 - more_len) {
+        out->failed = true;
+        return;
+    }
+    if (!dynbuf_reserve(out, len + more_len + HEAD_MAX + 2))
+        return;
+    write_head(out, '$', len + more_len);
+    dynbuf_add(out, bytes, len);
+    dynbuf_add(out, more, more_len);
+    dynbuf_add(out, "\r\n", 2);
+}
+
 void redisresp_args(struct dynbuf *out, const char *text)
 {
     redisresp_arg(out, text, strlen(text));

@@ -17,6 +17,9 @@
  */
 void redisresp_begin(struct dynbuf *out, size_t count);
 void redisresp_arg(struct dynbuf *out, const void *bytes, size_t len);
+/* One argument of two parts, one behind the other. */
+void redisresp_arg_pair(struct dynbuf *out, const void *bytes, size_t len, const void *more,
+                        size_t more_len);
 void redisresp_args(struct dynbuf *out, const char *text);
 void redisresp_arg_i64(struct dynbuf *out, int64_t value);
 /* A whole command of texts, the last one followed by NULL. */

@@ -49,6 +49,12 @@ static const char *const strategies[] = {
     NULL,
 };
 
+static const char *const best_chooses[] = {
+    [BEST_CHOOSE_MEMORY] = "memory",
+    [BEST_CHOOSE_DATABASE] = "database",
+    NULL,
+};
+
 static const char *const streamings[] = {
     [CDC_STREAMING_OFF] = "off",
     [CDC_STREAMING_ON] = "on",
@@ -121,6 +127,35 @@ static const struct setting table[] = {
     INT(booking, optimistic_tries, 1, 100, 5,
         "How often the optimistic strategy tries before it gives up."),
 
+    TEXT(booking, best_choose, SETTING_ENUM, NULL, best_chooses,
+        "Who chooses the best seats. memory: the lane, from what it knows of the event, and the\n"
+        "database only takes them; many go in one statement. database: a call for each booking, for\n"
+        "comparison."),
+    INT(booking, best_tries, 1, 1000, 8,
+        "So many times the seats chosen in memory may have gone to others before the event's seats are\n"
+        "read anew; all within the booking's deadline."),
+    INT(booking, best_refresh_ms, 0, 3600000, 1000,
+        "What is known of an event in use is read anew beside the work when it is so old, so that seats\n"
+        "that other processes gave back are found; less often when reading takes long. 0: never."),
+    INT(booking, best_views_bytes, 1048576, 1099511627776, 67108864,
+        "What is known of events for that, a worker and shard. 10,000 seats take about 8 kB. The\n"
+        "longest unused goes first."),
+
+    INT(holds, default_ms, 1, 86400000, 120000, "How long a hold lasts that does not say."),
+    INT(holds, min_ms, 1, 86400000, 1000, "The shortest hold that may be asked for."),
+    INT(holds, max_ms, 1, 86400000, 900000,
+        "The longest one; an extension lasts no longer either, from the moment it is made."),
+    INT(holds, max_extensions, 0, 1000, 3, "How often a hold may be extended."),
+
+    INT(sweeper, interval_ms, 10, 600000, 200,
+        "How often each shard is looked through for holds whose time is over. Their seats are free at\n"
+        "that instant without it; it makes counters and streams follow, and offers the seats to those\n"
+        "on the waiting list."),
+    INT(sweeper, limit, 1, 100000, 1000, "Seats, and bookings, that it ends in one transaction."),
+
+    INT(waitlist, offer_ms, 1000, 86400000, 300000,
+        "How long seats are held for whom on the waiting list they are offered to."),
+
     INT(events, max_seats, 1, 1000000, 1000000, "Seats of one event: rows times columns."),
 
     INT(reads, deadline_ms, 10, 600000, 2000, "From accepting a read to its answer: 503 past it."),
@@ -190,6 +225,35 @@ static const struct setting table[] = {
          "nobody does."),
     INT(switchover, rejoin_ms, 1000, 3600000, 120000, "How long that may take, a node."),
 
+    TEXT(payment, provider_url, SETTING_TEXT, "", NULL,
+        "Where the payment service is, http://host:port or with a path behind it. Empty: there is\n"
+        "none, and orders are refused (503 payment_off). Write an address: looking up a name blocks."),
+    TEXT(payment, secret_file, SETTING_TEXT, "", NULL,
+        "File with the secret that signs the service's callbacks; a final newline does not count.\n"
+        "A relative path starts at the folder of this file."),
+    TEXT(payment, callback_url, SETTING_TEXT, "", NULL,
+        "Where the service reaches POST /payments/callback. Empty: it does not, and is asked instead."),
+    INT(payment, timeout_ms, 10, 600000, 5000,
+        "A question to the service without an answer for so long has an unknown outcome."),
+    INT(payment, connections, 1, 1000, 16, "To the service, a worker."),
+    INT(payment, ask_ms, 1, 600000, 500, "First pause before an open outcome is asked for again."),
+    INT(payment, ask_max_ms, 1, 3600000, 10000, "The pause doubles up to this."),
+    INT(payment, give_up_ms, 100, 86400000, 60000,
+        "An order without its money for so long is cancelled at the service, then given up."),
+    INT(payment, hold_ms, 1000, 86400000, 120000,
+        "How long an order keeps its seats. More than give_up_ms, or money comes for seats that may\n"
+        "be gone, and has to be given back."),
+    INT(payment, wait_ms, 0, 600000, 10000,
+        "POST /events/{id}/orders without respond-async waits so long for the end, then tells the\n"
+        "state as it is."),
+    INT(payment, signature_tolerance_ms, 1000, 86400000, 300000,
+        "How far the time in a callback's signature may be from now."),
+    INT(payment, max_open, 1, 1000000, 10000, "Orders under way, a worker: 503 past it."),
+    INT(payment, due_ms, 10, 600000, 1000,
+        "How often a worker looks for orders that nobody looks after any more, in each shard."),
+    INT(payment, lease_ms, 1000, 3600000, 15000,
+        "So long after its last step an order whose process died is taken over."),
+
     INT(reload, ask_timeout_ms, 10, 600000, 1000,
         "How long a reload waits for the shards to say which events a new map would strand."),
 
@@ -217,6 +281,32 @@ static const struct setting table[] = {
         "Changes of an event kept in Redis for readers that come back with Last-Event-ID."),
     INT(live, keep_ms, 1000, 86400000, 300000,
         "An event that nobody watches any more keeps its history for so long."),
+
+    TEXT(queue, url, SETTING_TEXT, "", NULL,
+        "RabbitMQ, amqp://user:password@host:port/vhost. Empty: none, and a booking that asks for\n"
+        "respond-async is answered when it is made."),
+    INT(queue, confirm_ms, 10, 600000, 2000,
+        "From accepting a message to RabbitMQ's word that it keeps it: 503 past it."),
+    INT(queue, max_pending, 1, 1000000, 10000, "Messages without that word, a worker: 503 past it."),
+    INT(queue, connect_timeout_ms, 10, 600000, 1000,
+        "A connection that is not made in this time is given up and tried again."),
+    INT(queue, heartbeat_ms, 1000, 600000, 10000,
+        "A broker that is silent for two of these is gone. Rounded up to seconds."),
+    INT(queue, backoff_min_ms, 1, 600000, 50, "Pause before the first try to connect again."),
+    INT(queue, backoff_max_ms, 1, 600000, 2000, "The pause doubles up to this."),
+    TEXT(queue, worker_listen, SETTING_ADDRESS, "127.0.0.1:8083", NULL,
+        "Address of the admin listener of `seatgrid worker`, host:port. Keep it private."),
+    INT(queue, prefetch, 1, 65535, 512, "Messages under way in a worker, a shard."),
+    INT(queue, gather_us, 0, 1000000, 20000,
+        "How long a busy shard's messages gather to a batch, in microseconds; with half of prefetch\n"
+        "there, or after a pause, they go at once."),
+    INT(queue, retry_ms, 1, 600000, 200,
+        "Pause before a booking that cannot be made now (no primary, ...) is tried again."),
+    INT(queue, tries, 1, 1000, 20,
+        "A message that fails for reasons of its own so often goes to the dead letters."),
+    INT(queue, deliveries, 1, 1000000, 200,
+        "So does one that came back so often unanswered: workers died on it, or just ended or lost\n"
+        "RabbitMQ while they had it. The queues of a broker keep what they were first made with."),
 
     TEXT(cdc, listen, SETTING_ADDRESS, "127.0.0.1:8082", NULL,
         "Address of the admin listener of `seatgrid cdc`, host:port. Keep it private."),
@@ -415,8 +505,54 @@ static void read_all(struct cfgread *read, struct settings *settings)
         cfgread_problem(read, group_ ? group_ : root_, group_ ? (key) : NULL, __VA_ARGS__);        \
     } while (0)
 
+static void check_payment(struct cfgread *read, const struct settings *settings)
+{
+    static const char scheme[] = "http://";
+    const char *url = settings->payment.provider_url;
+    char address[256];
+    bool on = *url;
+    if (on) {
+        bool http = strncmp(url, scheme, strlen(scheme)) == 0;
+        const char *host = http ? url + strlen(scheme) : "";
+        snprintf(address, sizeof(address), "%.*s", (int)strcspn(host, "/"), host);
+        if (!address_valid(address))
+            TOGETHER(read, "payment", "provider_url",
+                     "\"%s\" is no address; write http://host:port, or with a path behind it", url);
+    }
+    if (on && !settings->payment.secret_file[0])
+        TOGETHER(read, "payment", "secret_file",
+                 "is empty; name the file of the secret that signs callbacks");
+    if (settings->payment.ask_ms > settings->payment.ask_max_ms)
+        TOGETHER(read, "payment", "ask_max_ms", "%lld is less than payment.ask_ms, %lld; raise it",
+                 (long long)settings->payment.ask_max_ms, (long long)settings->payment.ask_ms);
+    if (on && settings->payment.lease_ms <= settings->payment.timeout_ms)
+        TOGETHER(read, "payment", "lease_ms",
+                 "%lld is not more than payment.timeout_ms, %lld; raise it",
+                 (long long)settings->payment.lease_ms, (long long)settings->payment.timeout_ms);
+    if (on && settings->payment.hold_ms <= settings->payment.give_up_ms)
+        TOGETHER(read, "payment", "hold_ms",
+                 "%lld is not more than payment.give_up_ms, %lld; raise it",
+                 (long long)settings->payment.hold_ms, (long long)settings->payment.give_up_ms);
+}
+
+static void check_holds(struct cfgread *read, const struct settings *settings)
+{
+    if (settings->holds.min_ms > settings->holds.max_ms)
+        TOGETHER(read, "holds", "max_ms", "%lld is less than holds.min_ms, %lld; raise it",
+                 (long long)settings->holds.max_ms, (long long)settings->holds.min_ms);
+    else if (settings->holds.default_ms < settings->holds.min_ms ||
+             settings->holds.default_ms > settings->holds.max_ms)
+        TOGETHER(read, "holds", "default_ms", "%lld is not between holds.min_ms and holds.max_ms",
+                 (long long)settings->holds.default_ms);
+}
+
 static void check_together(struct cfgread *read, const struct settings *settings)
 {
+    if (settings->queue.backoff_min_ms > settings->queue.backoff_max_ms)
+        TOGETHER(read, "queue", "backoff_max_ms",
+                 "%lld is less than queue.backoff_min_ms, %lld; raise it",
+                 (long long)settings->queue.backoff_max_ms,
+                 (long long)settings->queue.backoff_min_ms);
     if (settings->postgres.backoff_min_ms > settings->postgres.backoff_max_ms)
         TOGETHER(read, "postgres", "backoff_max_ms",
                  "%lld is less than postgres.backoff_min_ms, %lld; raise it",
@@ -441,23 +577,26 @@ static void check_together(struct cfgread *read, const struct settings *settings
     if (strcmp(settings->http.listen, settings->admin.listen) == 0)
         TOGETHER(read, "admin", "listen", "is also http.listen, %s; take another port",
                  settings->http.listen);
+    check_payment(read, settings);
+    check_holds(read, settings);
 }
 
-/* Makes shard_map a path that means the same wherever the program stands. */
-static void resolve_shard_map(struct cfgread *read, const char *path, struct settings *settings)
+/* Makes it a path that means the same wherever the program stands. */
+static void resolve_path(struct cfgread *read, const char *settings_path, const char *key,
+                         char path[SETTINGS_TEXT_MAX])
 {
     char resolved[SETTINGS_TEXT_MAX];
-    const char *slash = strrchr(path, '/');
-    if (settings->shard_map[0] == '/' || !slash)
+    const char *slash = strrchr(settings_path, '/');
+    if (path[0] == '/' || path[0] == '\0' || !slash)
         return;
-    int len = snprintf(resolved, sizeof(resolved), "%.*s/%s", (int)(slash - path), path,
-                       settings->shard_map);
+    int len = snprintf(resolved, sizeof(resolved), "%.*s/%s", (int)(slash - settings_path),
+                       settings_path, path);
     if (len >= (int)sizeof(resolved)) {
-        cfgread_problem(read, cfgread_root(read), "shard_map",
+        cfgread_problem(read, cfgread_root(read), key,
                         "is too long with the folder of this file; write an absolute path");
         return;
     }
-    memcpy(settings->shard_map, resolved, (size_t)len + 1);
+    memcpy(path, resolved, (size_t)len + 1);
 }
 
 enum sg_error settings_load(const char *path, struct settings *ret_settings, struct dynbuf *errors)
@@ -470,7 +609,8 @@ enum sg_error settings_load(const char *path, struct settings *ret_settings, str
     settings_init(&settings);
     read_all(read, &settings);
     check_together(read, &settings);
-    resolve_shard_map(read, path, &settings);
+    resolve_path(read, path, "shard_map", settings.shard_map);
+    resolve_path(read, path, "secret_file", settings.payment.secret_file);
     error = cfgread_verdict(read);
     if (error == SG_OK)
         *ret_settings = settings;

@@ -24,6 +24,8 @@ enum booking_strategy {
     STRATEGY_NAIVE
 };
 
+enum best_choose { BEST_CHOOSE_MEMORY, BEST_CHOOSE_DATABASE };
+
 enum cdc_streaming { CDC_STREAMING_OFF, CDC_STREAMING_ON };
 
 #define SETTINGS_TEXT_MAX 1024
@@ -57,12 +59,29 @@ struct settings {
         int64_t max_seats;   /* a booking, at most ROUTER_SEATS_MAX */
         int64_t deadline_ms; /* from acceptance to answer */
         int64_t connections; /* to a primary, a worker and shard; 0: 1 batched, 16 otherwise */
-        int64_t batch_max;   /* bookings in one batch */
-        int64_t gather_us;   /* how long a busy lane lets a batch gather; 0: not at all */
-        int64_t queue_max;   /* bookings waiting or in flight, a worker and shard */
-        int64_t queue_bytes; /* the same, their memory */
+        enum best_choose best_choose; /* who chooses the best seats */
+        int64_t best_tries;           /* misses before a view is read anew */
+        int64_t best_refresh_ms;      /* 0: never */
+        int64_t best_views_bytes;     /* a worker and shard */
+        int64_t batch_max;            /* bookings in one batch */
+        int64_t gather_us;            /* how long a busy lane lets a batch gather; 0: not at all */
+        int64_t queue_max;            /* bookings waiting or in flight, a worker and shard */
+        int64_t queue_bytes;          /* the same, their memory */
         int64_t optimistic_tries;
     } booking;
+    struct {
+        int64_t default_ms; /* of a hold that does not say */
+        int64_t min_ms;
+        int64_t max_ms; /* also of what an extension adds from now on */
+        int64_t max_extensions;
+    } holds;
+    struct {
+        int64_t interval_ms; /* between two looks for holds whose time is over, a shard */
+        int64_t limit;       /* seats and bookings in one transaction */
+    } sweeper;
+    struct {
+        int64_t offer_ms; /* how long offered seats are held */
+    } waitlist;
     struct {
         int64_t max_seats; /* of an event's grid */
     } events;
@@ -109,6 +128,22 @@ struct settings {
         int64_t rejoin_ms;
     } switchover;
     struct {
+        char provider_url[SETTINGS_TEXT_MAX]; /* http://host:port[/path]; "": no orders */
+        char secret_file[SETTINGS_TEXT_MAX];  /* path; relative to the settings file */
+        char callback_url[SETTINGS_TEXT_MAX]; /* "": the service is asked only */
+        int64_t timeout_ms;                   /* a question without an answer: unknown */
+        int64_t connections;                  /* to the service, a worker */
+        int64_t ask_ms;                       /* first pause before it is asked again */
+        int64_t ask_max_ms;                   /* the pause doubles up to this */
+        int64_t give_up_ms;                   /* a charge undecided for so long is cancelled */
+        int64_t hold_ms;                      /* how long an order keeps its seats */
+        int64_t wait_ms;                      /* a POST waits no longer for the end */
+        int64_t signature_tolerance_ms;       /* a callback's age, or its clock's lead */
+        int64_t max_open;                     /* orders under way, a worker */
+        int64_t due_ms;                       /* between two looks for orders left behind */
+        int64_t lease_ms;                     /* an order is its worker's for so long */
+    } payment;
+    struct {
         int64_t ask_timeout_ms; /* how long a reload waits for the shards' word */
     } reload;
     struct {
@@ -128,6 +163,21 @@ struct settings {
         int64_t history;      /* changes kept in Redis for Last-Event-ID, an event */
         int64_t keep_ms;      /* the history of an event goes on for so long unwatched */
     } live;
+    struct {
+        char url[SETTINGS_TEXT_MAX]; /* amqp://user:password@host:port/vhost; "" for none */
+        int64_t confirm_ms;          /* from accepting a message to RabbitMQ's word for it */
+        int64_t max_pending;         /* messages without that word, a worker */
+        int64_t connect_timeout_ms;
+        int64_t heartbeat_ms; /* a broker that is silent for two of them is gone */
+        int64_t backoff_min_ms;
+        int64_t backoff_max_ms;
+        char worker_listen[256]; /* admin listener of `seatgrid worker` */
+        int64_t prefetch;        /* messages under way in a worker, a shard */
+        int64_t gather_us;       /* what comes so soon behind a batch waits for the next one */
+        int64_t retry_ms;        /* pause before what could not be booked now is tried again */
+        int64_t tries;           /* of a message that fails by itself; then: dead letters */
+        int64_t deliveries;      /* that came back unanswered; then: likewise */
+    } queue;
     struct {
         char listen[256]; /* admin listener of `seatgrid cdc` */
         enum cdc_streaming streaming;

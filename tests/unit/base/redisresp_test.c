@@ -33,6 +33,13 @@ static void test_a_command(void **state)
     assert_int_equal(out.len, sizeof(wanted) - 1);
     assert_memory_equal(out.data, wanted, sizeof(wanted));
     dynbuf_reset(&out);
+    redisresp_arg_pair(&out, "ab\0", 3, "cdef\r\nghi", 9);
+    redisresp_arg_pair(&out, "", 0, "", 0);
+    redisresp_arg_pair(&out, "x", 1, "", 0);
+    static const char pairs[] = "$12\r\nab\0cdef\r\nghi\r\n$0\r\n\r\n$1\r\nx\r\n";
+    assert_int_equal(out.len, sizeof(pairs) - 1);
+    assert_memory_equal(out.data, pairs, sizeof(pairs));
+    dynbuf_reset(&out);
     redisresp_command(&out, "HGET", "key", "field", NULL);
     redisresp_command(&out, "PING", NULL);
     assert_string_equal(dynbuf_text(&out),
@@ -50,7 +57,7 @@ static void test_the_bound_of_the_buffer(void **state)
         dynbuf_init(&out, max);
         redisresp_begin(&out, 2);
         redisresp_arg(&out, argument, sizeof(argument));
-        redisresp_arg(&out, argument, sizeof(argument));
+        redisresp_arg_pair(&out, argument, 40, argument + 40, sizeof(argument) - 40);
         assert_true(out.len <= max);
         assert_true(out.failed || out.len == 220);
         assert_false(max >= 300 && out.failed);
