@@ -19,6 +19,7 @@
 
 #include "base/clock.h"
 #include "base/settings.h"
+#include "router/event_rows.h"
 #include "router/params.h"
 #include "router/topology.h"
 
@@ -27,7 +28,7 @@ struct list;
 struct list_shard {
     struct list *list;
     char name[SHARDMAP_NAME_MAX + 1];
-    struct event_info *events; /* with names in one block behind them */
+    struct event_info *events; /* one block with all that they point to */
     size_t count;
     size_t next; /* during the merge */
     struct freshness fresh;
@@ -61,30 +62,9 @@ static void list_free(struct list *list)
 /* Copies the rows: the result goes away before the last shard has answered. */
 static bool keep_rows(struct list_shard *shard, const PGresult *rows)
 {
-    size_t count = (size_t)PQntuples(rows);
-    size_t names_size = 1;
-    for (size_t i = 0; i < count; i++)
-        names_size += (size_t)PQgetlength(rows, (int)i, 1) + 1;
-    struct event_info *events = malloc(count * sizeof(*events) + names_size);
-    if (!events)
-        return false;
-    char *names = (char *)(events + count);
-    for (size_t i = 0; i < count; i++) {
-        int row = (int)i;
-        events[i] = (struct event_info){
-            .event_id = strtoll(PQgetvalue(rows, row, 0), NULL, 10),
-            .name = strcpy(names, PQgetvalue(rows, row, 1)),
-            .starts_at_us = strtoll(PQgetvalue(rows, row, 2), NULL, 10),
-            .rows = atoi(PQgetvalue(rows, row, 3)),
-            .cols = atoi(PQgetvalue(rows, row, 4)),
-            .available = strtoll(PQgetvalue(rows, row, 5), NULL, 10),
-        };
-        memcpy(events[i].shard, shard->name, sizeof(shard->name));
-        names += strlen(names) + 1;
-    }
-    shard->events = events;
-    shard->count = count;
-    return true;
+    shard->events = event_rows_read(rows, shard->name);
+    shard->count = shard->events ? (size_t)PQntuples(rows) : 0;
+    return shard->events != NULL;
 }
 
 /* The shard whose next event has the lowest id, or NULL at the end. */

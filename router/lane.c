@@ -1,8 +1,9 @@
 /*
- * The lane. See lane.h for the path of a booking.
+ * The lane. See lane.h for the path of an op.
  *
- * A booking is in exactly one place: waiting in a queue, or in flight in a slot. `all` holds those
- * that have not been answered, in order of acceptance, which is the order of their deadlines.
+ * An op is in exactly one place: waiting in a queue, in flight in a slot, or waiting for its seats
+ * to be chosen. `all` holds those that have not been answered, in order of acceptance, which is the
+ * order of their deadlines.
  *
  * SPDX-License-Identifier: MIT
  */
@@ -21,6 +22,7 @@
 #include "base/settings.h"
 #include "router/batch.h"
 #include "router/lane_batch.h"
+#include "router/lane_best.h"
 #include "router/lane_internal.h"
 #include "router/pgconn.h"
 #include "router/txn.h"
@@ -38,7 +40,7 @@ static size_t batch_max(const struct lane *lane)
     return (size_t)lane->config->settings->booking.batch_max;
 }
 
-static void unplace(struct booking_op *op, struct booking_op_list *list)
+static void unplace(struct lane_op *op, struct lane_op_list *list)
 {
     TAILQ_REMOVE(list, op, place);
 }
@@ -55,7 +57,7 @@ void lane_schedule_flush(struct lane *lane)
 static void take(struct lane_slot *slot, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
-        struct booking_op *op = TAILQ_FIRST(&slot->queue->ops);
+        struct lane_op *op = TAILQ_FIRST(&slot->queue->ops);
         unplace(op, &slot->queue->ops);
         op->in_flight = true;
         TAILQ_INSERT_TAIL(&slot->in_flight, op, place);
@@ -67,29 +69,59 @@ static void take(struct lane_slot *slot, size_t count)
 /* What could not be sent. A part of it, or all, may have gone out before that was known. */
 static void give_back(struct lane_slot *slot)
 {
-    struct booking_op *op;
-    while ((op = TAILQ_LAST(&slot->in_flight, booking_op_list))) {
+    struct lane_op *op;
+    while ((op = TAILQ_LAST(&slot->in_flight, lane_op_list))) {
         op->asked = true;
         lane_again(slot, op);
     }
 }
 
-static bool start_batch(struct lane_slot *slot)
+/* True if the op may go in the next batch. Otherwise it has left the queue: to wait for its seats,
+ * or answered. */
+static bool choose_seats(struct lane_slot *slot, struct lane_op *op)
+{
+    struct lane *lane = slot->lane;
+    struct book_result result = {.error = SG_INTERNAL};
+    if (op->wish_count == 0 || op->seat_count)
+        return true;
+    enum lane_best_verdict verdict = lane_best_choose(lane->best, op, &result);
+    if (verdict == LANE_BEST_CHOSEN || verdict == LANE_BEST_LOOK)
+        return true;
+    unplace(op, &slot->queue->ops);
+    slot->queue->count--;
+    op->waits = true;
+    TAILQ_INSERT_TAIL(&lane->wait, op, place);
+    if (verdict == LANE_BEST_REFUSED)
+        lane_best_finish(lane, op, &result);
+    return false;
+}
+
+/* The first ops of the queue, as many as go together. */
+static size_t plan_batch(struct lane_slot *slot, bool ret_rivals[BATCH_MAX])
 {
     struct batch_item items[BATCH_MAX];
-    bool rivals[BATCH_MAX];
-    struct booking_op *op;
-    size_t count = 0;
+    struct lane_op *op = TAILQ_FIRST(&slot->queue->ops);
     size_t limit = slot->limit < BATCH_MAX ? slot->limit : BATCH_MAX;
-    TAILQ_FOREACH (op, &slot->queue->ops, place) {
-        if (count == limit)
-            break;
-        items[count++] = (struct batch_item){.event_id = op->event_id,
-                                             .seats = op->seats,
-                                             .seat_count = op->seat_count,
-                                             .idempotency_key = op->idempotency_key};
+    size_t count = 0;
+    while (op && count < limit) {
+        struct lane_op *next = TAILQ_NEXT(op, place);
+        if (choose_seats(slot, op))
+            items[count++] = (struct batch_item){.event_id = op->event_id,
+                                                 .seats = op->seats,
+                                                 .seat_count = op->seat_count,
+                                                 .idempotency_key = op->idempotency_key};
+        op = next;
     }
-    count = batch_plan(items, count, limit, rivals);
+    return count ? batch_plan(items, count, limit, ret_rivals) : 0;
+}
+
+/* False if it could not be sent. */
+static bool start_batch(struct lane_slot *slot)
+{
+    bool rivals[BATCH_MAX];
+    size_t count = plan_batch(slot, rivals);
+    if (count == 0)
+        return true;
     take(slot, count);
     slot->answered = 0;
     if (!lane_batch_send(slot, rivals, count))
@@ -163,7 +195,15 @@ static void on_flush(evutil_socket_t fd, short what, void *arg)
 
 /* --- answers and deadlines -------------------------------------------------------------------- */
 
-static void op_free(struct lane *lane, struct booking_op *op)
+/* What has become of a take, before anybody is told: who is told may ask for the best seats at
+ * once. */
+static void note(struct lane *lane, struct lane_op *op, const struct book_result *result)
+{
+    if (lane->best)
+        lane_best_done(lane->best, op, result);
+}
+
+static void op_free(struct lane *lane, struct lane_op *op)
 {
     lane->count--;
     lane->bytes -= op->size;
@@ -172,19 +212,39 @@ static void op_free(struct lane *lane, struct booking_op *op)
     free(op);
 }
 
-static void answer(struct lane *lane, struct booking_op *op, struct book_result *result)
+static void fill_route(const struct lane *lane, const struct lane_op *op, struct route *ret_route)
 {
-    struct route *route = &result->route;
-    memcpy(route->shard, lane->shard, sizeof(route->shard)); /* arrays of one size */
-    memcpy(route->node, lane->place.node, sizeof(route->node));
-    route->map_version = op->map_version;
-    route->staleness_us = 0;
-    op->answered = true;
-    TAILQ_REMOVE(&lane->all, op, all);
-    op->fn(op->arg, result);
+    memcpy(ret_route->shard, lane->shard, sizeof(ret_route->shard)); /* arrays of one size */
+    memcpy(ret_route->node, lane->place.node, sizeof(ret_route->node));
+    ret_route->map_version = op->map_version;
+    ret_route->staleness_us = 0;
 }
 
-static enum sg_error missed(const struct lane *lane, const struct booking_op *op)
+static void answer(struct lane *lane, struct lane_op *op, struct book_result *result)
+{
+    fill_route(lane, op, &result->route);
+    op->answered = true;
+    TAILQ_REMOVE(&lane->all, op, all);
+    op->book_fn(op->arg, result);
+}
+
+static void answer_change(struct lane *lane, struct lane_op *op, struct change_result *result)
+{
+    fill_route(lane, op, &result->route);
+    op->answered = true;
+    TAILQ_REMOVE(&lane->all, op, all);
+    op->change_fn(op->arg, result);
+}
+
+static void answer_error(struct lane *lane, struct lane_op *op, enum sg_error error)
+{
+    if (op->change_fn)
+        answer_change(lane, op, &(struct change_result){.error = error});
+    else
+        answer(lane, op, &(struct book_result){.error = error});
+}
+
+static enum sg_error missed(const struct lane *lane, const struct lane_op *op)
 {
     if (op->asked || op->in_flight)
         return SG_OUTCOME_UNKNOWN;
@@ -205,20 +265,42 @@ static struct lane_queue *queue_of(struct lane *lane, int64_t event_id)
     return &lane->queues[hash_u64((uint64_t)event_id) % queues];
 }
 
+static void enqueue(struct lane *lane, struct lane_op *op)
+{
+    struct lane_queue *queue = queue_of(lane, op->event_id);
+    TAILQ_INSERT_TAIL(&queue->ops, op, place);
+    queue->count++;
+    lane_schedule_flush(lane);
+}
+
+/* Out of its place, if that is not a slot. */
+static void withdraw(struct lane *lane, struct lane_op *op)
+{
+    struct lane_queue *queue = queue_of(lane, op->event_id);
+    if (op->waits) {
+        unplace(op, &lane->wait);
+        op->waits = false;
+    } else {
+        unplace(op, &queue->ops);
+        queue->count--;
+    }
+}
+
 static void expire(struct lane *lane, int64_t now_us)
 {
-    struct booking_op *op;
+    struct lane_op *op;
     while ((op = TAILQ_FIRST(&lane->all)) && (now_us >= op->deadline_us || lane->closing)) {
-        struct book_result result = {.error = missed(lane, op)};
+        enum sg_error error = missed(lane, op);
         struct log_fields fields = {
             .request_id = op->request_id, .event_id = op->event_id, .shard = lane->shard};
-        if (result.error == SG_OUTCOME_UNKNOWN)
+        if (error == SG_OUTCOME_UNKNOWN)
             log_warn(&fields, "no answer within booking.deadline_ms; the outcome is not known");
-        answer(lane, op, &result);
-        if (!op->in_flight) {
-            struct lane_queue *queue = queue_of(lane, op->event_id);
-            unplace(op, &queue->ops);
-            queue->count--;
+        if (op->in_flight) {
+            answer_error(lane, op, error);
+        } else {
+            note(lane, op, &(struct book_result){.error = error});
+            withdraw(lane, op);
+            answer_error(lane, op, error);
             op_free(lane, op);
         }
     }
@@ -275,12 +357,17 @@ const struct router_config *lane_config(const struct lane *lane)
     return lane->config;
 }
 
-struct booking_op_list *lane_slot_ops(struct lane_slot *slot)
+struct lane_best *lane_best(const struct lane *lane)
+{
+    return lane->best;
+}
+
+struct lane_op_list *lane_slot_ops(struct lane_slot *slot)
 {
     return &slot->in_flight;
 }
 
-static void land(struct lane_slot *slot, struct booking_op *op)
+static void land(struct lane_slot *slot, struct lane_op *op)
 {
     assert(op->in_flight);
     unplace(op, &slot->in_flight);
@@ -288,26 +375,61 @@ static void land(struct lane_slot *slot, struct booking_op *op)
     slot->in_flight_count--;
 }
 
-void lane_finish(struct lane_slot *slot, struct booking_op *op, struct book_result *result)
+void lane_finish(struct lane_slot *slot, struct lane_op *op, struct book_result *result)
 {
-    struct lane *lane = slot->lane;
+    land(slot, op);
+    slot->answered++;
+    note(slot->lane, op, result);
+    if (!op->answered)
+        answer(slot->lane, op, result);
+    op_free(slot->lane, op);
+}
+
+void lane_finish_change(struct lane_slot *slot, struct lane_op *op, struct change_result *result)
+{
     land(slot, op);
     slot->answered++;
     if (!op->answered)
-        answer(lane, op, result);
-    op_free(lane, op);
+        answer_change(slot->lane, op, result);
+    op_free(slot->lane, op);
 }
 
-void lane_again(struct lane_slot *slot, struct booking_op *op)
+void lane_fail(struct lane_slot *slot, struct lane_op *op, enum sg_error error)
+{
+    if (op->change_fn)
+        lane_finish_change(slot, op, &(struct change_result){.error = error});
+    else
+        lane_finish(slot, op, &(struct book_result){.error = error});
+}
+
+void lane_again(struct lane_slot *slot, struct lane_op *op)
 {
     struct lane *lane = slot->lane;
     land(slot, op);
     if (op->answered) {
+        note(lane, op, &(struct book_result){.error = SG_OUTCOME_UNKNOWN});
         op_free(lane, op);
         return;
     }
     TAILQ_INSERT_HEAD(&slot->queue->ops, op, place);
     slot->queue->count++;
+}
+
+void lane_best_ready(struct lane *lane, struct lane_op *op)
+{
+    assert(op->waits);
+    unplace(op, &lane->wait);
+    op->waits = false;
+    enqueue(lane, op);
+}
+
+void lane_best_finish(struct lane *lane, struct lane_op *op, struct book_result *result)
+{
+    assert(op->waits);
+    note(lane, op, result);
+    withdraw(lane, op);
+    answer(lane, op, result);
+    op_free(lane, op);
 }
 
 void lane_slot_idle(struct lane_slot *slot, bool pause)
@@ -320,34 +442,6 @@ void lane_slot_idle(struct lane_slot *slot, bool pause)
         lane_schedule_flush(slot->lane);
 }
 
-void lane_refused(struct lane_slot *slot, enum sg_error refusal)
-{
-    struct lane *lane = slot->lane;
-    lane->refusal = refusal;
-    lane->refused_us = clock_mono_us();
-    if (lane->state == LANE_OPEN)
-        lane_set_state(lane, LANE_REFUSED);
-    lane_suspect(lane);
-}
-
-void lane_acknowledged(struct lane_slot *slot, const struct read_token *token, int64_t bookings)
-{
-    struct lane *lane = slot->lane;
-    if (lane->place.durability == SHARDMAP_SYNC || bookings == 0)
-        return;
-    if (token->lsn)
-        lane_follow_timeline(lane, token->timeline);
-    at_risk_add(&lane->risk, token->lsn, bookings);
-    metrics_add(lane->risk_gauge, bookings);
-}
-
-void lane_slot_suspect(struct lane_slot *slot, const char *reason)
-{
-    lane_suspect(slot->lane);
-    if (slot->conn)
-        pgconn_reset(slot->conn, reason);
-}
-
 void lane_slot_failed(struct lane_slot *slot, size_t batch_size)
 {
     size_t limit = batch_halve(batch_size);
@@ -355,47 +449,33 @@ void lane_slot_failed(struct lane_slot *slot, size_t batch_size)
     slot->limit_left = batch_size;
 }
 
-bool lane_outcome(const char *outcome, enum sg_error *ret_error)
-{
-    static const struct {
-        const char *outcome;
-        enum sg_error error;
-    } outcomes[] = {{"booked", SG_OK},
-                    {"replayed", SG_OK},
-                    {"seats_taken", SG_SEATS_TAKEN},
-                    {"unknown_seat", SG_UNKNOWN_SEAT},
-                    {"unknown_event", SG_UNKNOWN_EVENT},
-                    {"key_reused", SG_KEY_REUSED},
-                    {"fenced", SG_FENCED},
-                    {"stale_epoch", SG_STALE_EPOCH},
-                    {"not_synchronous", SG_NOT_SYNCHRONOUS}};
-    for (size_t i = 0; i < sizeof(outcomes) / sizeof(outcomes[0]); i++) {
-        if (strcmp(outcome, outcomes[i].outcome) == 0) {
-            *ret_error = outcomes[i].error;
-            return true;
-        }
-    }
-    return false;
-}
-
 /* --- public ----------------------------------------------------------------------------------- */
 
-static size_t slots_wanted(const struct settings *settings)
+static enum booking_strategy strategy_of(const struct router_config *config, enum lane_class class)
 {
-    int64_t connections = settings->booking.connections;
+    return class == LANE_BOOKINGS ? config->settings->booking.strategy : STRATEGY_BATCHED;
+}
+
+static size_t slots_wanted(const struct settings *settings, enum booking_strategy strategy)
+{
+    int64_t connections =
+        strategy == settings->booking.strategy ? settings->booking.connections : 0;
     if (connections == 0)
-        connections = settings->booking.strategy == STRATEGY_BATCHED ? 1 : 16;
+        connections = strategy == STRATEGY_BATCHED ? 1 : 16;
     return connections > LANE_SLOTS_MAX ? LANE_SLOTS_MAX : (size_t)connections;
 }
 
-struct lane *lane_new(const struct router_config *config, const char *shard)
+struct lane *lane_new(const struct router_config *config, struct calls *calls, const char *shard,
+                      enum lane_class class)
 {
     struct lane *lane = calloc(1, sizeof(*lane));
     if (!lane)
         return NULL;
-    enum booking_strategy strategy = config->settings->booking.strategy;
+    enum booking_strategy strategy = strategy_of(config, class);
     lane->config = config;
+    lane->class = class;
     TAILQ_INIT(&lane->all);
+    TAILQ_INIT(&lane->wait);
     snprintf(lane->shard, sizeof(lane->shard), "%s", shard);
     lane->waiting_gauge =
         metrics_series(config->metrics, METRIC_LANE_WAITING, (const char *[]){lane->shard});
@@ -405,8 +485,11 @@ struct lane *lane_new(const struct router_config *config, const char *shard)
         metrics_series(config->metrics, METRIC_AT_RISK, (const char *[]){lane->shard});
     lane->tick = evtimer_new(config->base, on_tick, lane);
     lane->flush = event_new(config->base, -1, 0, on_flush, lane);
-    size_t wanted = slots_wanted(config->settings);
-    bool ok = lane->tick && lane->flush;
+    if (class != LANE_CHANGES && strategy == STRATEGY_BATCHED)
+        lane->best = lane_best_new(lane, calls);
+    size_t wanted = slots_wanted(config->settings, strategy);
+    bool ok = lane->tick && lane->flush &&
+              (lane->best || class == LANE_CHANGES || strategy != STRATEGY_BATCHED);
     for (size_t i = 0; ok && i < wanted; i++) {
         struct lane_slot *slot = &lane->slots[i];
         TAILQ_INIT(&lane->queues[i].ops);
@@ -446,6 +529,8 @@ void lane_free(struct lane *lane)
     if (lane->flush)
         event_free(lane->flush);
     assert(lane->count == 0);
+    if (lane->best)
+        lane_best_free(lane->best);
     metrics_add(lane->risk_gauge, -at_risk_count(&lane->risk));
     free(lane);
 }
@@ -453,6 +538,11 @@ void lane_free(struct lane *lane)
 const char *lane_shard(const struct lane *lane)
 {
     return lane->shard;
+}
+
+enum lane_class lane_class(const struct lane *lane)
+{
+    return lane->class;
 }
 
 size_t lane_in_flight(const struct lane *lane)
@@ -466,73 +556,54 @@ void lane_sync(struct lane *lane)
     lane_schedule_flush(lane);
 }
 
-/* What makes two requests with one key the same request. */
-static int64_t request_hash(const struct book_request *request)
-{
-    uint64_t hash = hash_bytes(HASH_START, request->user_id, strlen(request->user_id) + 1);
-    for (size_t i = 0; i < request->seat_count; i++) {
-        uint64_t place =
-            (uint64_t)(uint32_t)request->seats[i].row << 32 | (uint32_t)request->seats[i].col;
-        hash = hash_bytes(hash, &place, sizeof(place));
-    }
-    return (int64_t)hash;
-}
-
-static char *append(char **at, const char *text)
-{
-    if (!text)
-        return NULL;
-    size_t size = strlen(text) + 1;
-    char *copy = memcpy(*at, text, size);
-    *at += size;
-    return copy;
-}
-
-/* One block: the op, its seats, its texts. */
-static struct booking_op *op_new(const struct book_request *request)
-{
-    size_t seats_size = request->seat_count * sizeof(struct seat);
-    size_t text_size = strlen(request->user_id) + 1;
-    text_size += request->idempotency_key ? strlen(request->idempotency_key) + 1 : 0;
-    text_size += request->request_id ? strlen(request->request_id) + 1 : 0;
-    struct booking_op *op = malloc(sizeof(*op) + seats_size + text_size);
-    if (!op)
-        return NULL;
-    *op = (struct booking_op){.event_id = request->event_id,
-                              .booking_id = uuid_v7(clock_wall_us()),
-                              .request_hash = request_hash(request),
-                              .seat_count = request->seat_count,
-                              .size = sizeof(*op) + seats_size + text_size};
-    memcpy(op->seats, request->seats, seats_size);
-    char *at = (char *)op->seats + seats_size;
-    op->user_id = append(&at, request->user_id);
-    op->idempotency_key = append(&at, request->idempotency_key);
-    op->request_id = append(&at, request->request_id);
-    return op;
-}
-
-enum sg_error lane_book(struct lane *lane, const struct book_request *request, int64_t map_version,
-                        router_book_fn *fn, void *arg)
+/* SG_OK if one more may come in. */
+static enum sg_error has_room(const struct lane *lane)
 {
     const struct settings *settings = lane->config->settings;
-    if (lane->count >= (size_t)settings->booking.queue_max ||
-        lane->bytes >= (size_t)settings->booking.queue_bytes)
-        return SG_OVERLOADED;
-    struct booking_op *op = op_new(request);
-    if (!op)
-        return SG_NO_MEMORY;
+    bool full = lane->count >= (size_t)settings->booking.queue_max ||
+                lane->bytes >= (size_t)settings->booking.queue_bytes;
+    return full ? SG_OVERLOADED : SG_OK;
+}
+
+static void accept_op(struct lane *lane, struct lane_op *op, int64_t map_version, void *arg)
+{
     op->map_version = map_version;
-    op->fn = fn;
     op->arg = arg;
-    op->deadline_us = clock_mono_us() + settings->booking.deadline_ms * 1000;
+    op->deadline_us = clock_mono_us() + lane->config->settings->booking.deadline_ms * 1000;
     lane->count++;
     lane->bytes += op->size;
     metrics_add(lane->waiting_gauge, 1);
     metrics_add(lane->bytes_gauge, (int64_t)op->size);
     TAILQ_INSERT_TAIL(&lane->all, op, all);
-    struct lane_queue *queue = queue_of(lane, op->event_id);
-    TAILQ_INSERT_TAIL(&queue->ops, op, place);
-    queue->count++;
-    lane_schedule_flush(lane);
+    enqueue(lane, op);
+}
+
+enum sg_error lane_book(struct lane *lane, const struct book_request *request, int64_t map_version,
+                        router_book_fn *fn, void *arg)
+{
+    struct lane_op *op = NULL;
+    enum sg_error error = has_room(lane);
+    assert(lane->class != LANE_CHANGES);
+    if (error == SG_OK)
+        error = lane_op_take(request, &op);
+    if (error != SG_OK)
+        return error;
+    op->book_fn = fn;
+    accept_op(lane, op, map_version, arg);
+    return SG_OK;
+}
+
+enum sg_error lane_change(struct lane *lane, const struct change_request *request,
+                          int64_t map_version, router_change_fn *fn, void *arg)
+{
+    struct lane_op *op = NULL;
+    enum sg_error error = has_room(lane);
+    assert(lane->class == LANE_CHANGES);
+    if (error == SG_OK)
+        error = lane_op_change(request, &op);
+    if (error != SG_OK)
+        return error;
+    op->change_fn = fn;
+    accept_op(lane, op, map_version, arg);
     return SG_OK;
 }

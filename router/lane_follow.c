@@ -2,7 +2,7 @@
  * How a lane follows its shard's primary. See lane.h; where it is to go says lane_aim.h.
  *
  *   topology, map ── lane_aim ──> leave, connect, open ─┬─> connections of the slots
- *                                                       ├─> state: may anything be sent
+ *   refusals, losses, acknowledgements of the slots ────┼─> state: may anything be sent
  *                                                       └─> bookings at risk (at_risk.h)
  *
  * SPDX-License-Identifier: MIT
@@ -11,15 +11,17 @@
 
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/metrics.h"
 #include "base/snapshot.h"
+#include "router/lane_best.h"
 #include "router/pgconn.h"
 #include "router/topology.h"
 
 /* --- connections ------------------------------------------------------------------------------ */
 
-void lane_suspect(struct lane *lane)
+static void suspect(struct lane *lane)
 {
     if (lane->config->on_suspect && lane->place.node[0])
         lane->config->on_suspect(lane->config->on_suspect_arg, lane->place.node);
@@ -35,7 +37,7 @@ static void on_conn_lost(void *arg, const char *reason)
 {
     struct lane_slot *slot = arg;
     (void)reason;
-    lane_suspect(slot->lane);
+    suspect(slot->lane);
 }
 
 void lane_set_state(struct lane *lane, enum lane_state state)
@@ -58,6 +60,8 @@ static void connect_to(struct lane *lane, const struct shardmap_node *node,
                        enum shardmap_durability durability)
 {
     lane->place = lane_place_of(node, durability);
+    if (lane->best)
+        lane_best_moved(lane->best);
     for (size_t i = 0; i < lane->slot_count; i++) {
         struct lane_slot *slot = &lane->slots[i];
         slot->conn = pgconn_new(&(struct pgconn_config){.base = lane->config->base,
@@ -102,7 +106,7 @@ static void follow_state(struct lane *lane, const struct lane_aim *aim, bool mov
 }
 
 /* What was at risk when the primary changed is no risk any more: it is there, or it is not. */
-void lane_follow_timeline(struct lane *lane, int32_t timeline)
+static void follow_timeline(struct lane *lane, int32_t timeline)
 {
     int32_t before = lane->risk.timeline;
     int64_t lost = at_risk_timeline(&lane->risk, timeline);
@@ -129,7 +133,7 @@ static void follow_risk(struct lane *lane, const struct topology *topology, int3
             at_risk_received(&lane->risk, node->timeline, node->received_lsn);
     }
     metrics_add(lane->risk_gauge, at_risk_count(&lane->risk) - before);
-    lane_follow_timeline(lane, timeline);
+    follow_timeline(lane, timeline);
 }
 
 void lane_follow(struct lane *lane)
@@ -152,4 +156,34 @@ void lane_follow(struct lane *lane)
     if (topology)
         follow_risk(lane, topology, aim.timeline);
     snapshot_end(config->reader);
+}
+
+/* --- what the slots meet there ---------------------------------------------------------------- */
+
+void lane_refused(struct lane_slot *slot, enum sg_error refusal)
+{
+    struct lane *lane = slot->lane;
+    lane->refusal = refusal;
+    lane->refused_us = clock_mono_us();
+    if (lane->state == LANE_OPEN)
+        lane_set_state(lane, LANE_REFUSED);
+    suspect(lane);
+}
+
+void lane_acknowledged(struct lane_slot *slot, const struct read_token *token)
+{
+    struct lane *lane = slot->lane;
+    if (lane->place.durability == SHARDMAP_SYNC)
+        return;
+    if (token->lsn)
+        follow_timeline(lane, token->timeline);
+    at_risk_add(&lane->risk, token->lsn, 1);
+    metrics_add(lane->risk_gauge, 1);
+}
+
+void lane_slot_suspect(struct lane_slot *slot, const char *reason)
+{
+    suspect(slot->lane);
+    if (slot->conn)
+        pgconn_reset(slot->conn, reason);
 }

@@ -1,5 +1,5 @@
 /*
- * What the files of the lane share: lane.c (bookings, slots, deadlines) and lane_follow.c (which
+ * What the files of the lane share: lane.c (ops, slots, deadlines) and lane_follow.c (which
  * primary, and whether anything may be sent to it). Of nobody else's business.
  *
  * SPDX-License-Identifier: MIT
@@ -24,7 +24,7 @@ enum lane_state {
 };
 
 struct lane_queue {
-    struct booking_op_list ops;
+    struct lane_op_list ops;
     size_t count;
 };
 
@@ -32,8 +32,8 @@ struct lane_slot {
     struct lane *lane;
     struct lane_queue *queue; /* its own (batched) or the lane's one */
     struct pgconn *conn;      /* NULL as long as the shard has had no primary */
-    struct txn *txn;          /* NULL with the strategy batched */
-    struct booking_op_list in_flight;
+    struct txn *txn;          /* NULL in a batched lane */
+    struct lane_op_list in_flight;
     size_t in_flight_count;
     bool paused;       /* until the next tick */
     size_t answered;   /* of the last batch */
@@ -41,12 +41,13 @@ struct lane_slot {
     int64_t idle_since_us;
     struct event *gather; /* a busy lane lets a batch gather until it fires */
     size_t limit;         /* of the next batch */
-    size_t limit_left;    /* bookings to go before the limit is lifted again */
+    size_t limit_left;    /* ops to go before the limit is lifted again */
 };
 
 struct lane {
     const struct router_config *config;
     char shard[SHARDMAP_NAME_MAX + 1];
+    enum lane_class class;
     enum lane_state state;
     struct lane_place place; /* the primary that the slots connect to */
     int64_t epoch;
@@ -54,9 +55,11 @@ struct lane {
     int64_t refused_us;
     uint64_t topology_serial;
     uint64_t map_serial;
-    struct booking_op_list all; /* not yet answered */
-    size_t count;               /* not yet freed */
-    size_t bytes;               /* of these */
+    struct lane_op_list all;  /* not yet answered */
+    struct lane_op_list wait; /* for their seats to be chosen */
+    struct lane_best *best;   /* NULL: no takes */
+    size_t count;             /* not yet freed */
+    size_t bytes;             /* of these */
     struct at_risk risk;
     struct lane_queue queues[LANE_SLOTS_MAX];
     struct lane_slot slots[LANE_SLOTS_MAX];
@@ -77,11 +80,7 @@ void lane_schedule_flush(struct lane *lane);
 void lane_set_state(struct lane *lane, enum lane_state state);
 /* Looks at the topology and the map, if they are new, and goes where they say. */
 void lane_follow(struct lane *lane);
-/* What was at risk when the primary changed is no risk any more: it is there, or it is not. */
-void lane_follow_timeline(struct lane *lane, int32_t timeline);
 /* Gives the connections up; what is in flight on them comes back, to be asked again. */
 void lane_disconnect(struct lane *lane);
-/* Tells health that the primary is not what it was. */
-void lane_suspect(struct lane *lane);
 
 #endif

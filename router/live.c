@@ -209,7 +209,30 @@ static bool read_counters(const redisReply *reply, struct live_reading *ret_read
     return true;
 }
 
-/* [id, ["c", line]] each; others are left out, and so leave a gap. */
+/* ["c", line, "b", note], the note perhaps, and others that are passed over. */
+static bool read_fields(const redisReply *fields, struct live_text *ret_text)
+{
+    struct live_text text = {.text = NULL};
+    for (size_t i = 0; i + 1 < fields->elements; i += 2) {
+        const redisReply *name = fields->element[i];
+        const redisReply *value = fields->element[i + 1];
+        if (!is_text(name) || !is_text(value) || name->len != 1)
+            continue;
+        if (name->str[0] == 'c') {
+            text.text = value->str;
+            text.len = value->len;
+        } else if (name->str[0] == 'b') {
+            text.note = value->str;
+            text.note_len = value->len;
+        }
+    }
+    if (!text.text)
+        return false;
+    *ret_text = text;
+    return true;
+}
+
+/* [id, fields] each; others are left out, and so leave a gap. */
 static bool read_changes(struct live *live, const redisReply *reply,
                          struct live_reading *ret_reading)
 {
@@ -225,12 +248,10 @@ static bool read_changes(struct live *live, const redisReply *reply,
     ret_reading->lines = live->lines;
     for (size_t i = 0; i < reply->elements; i++) {
         const redisReply *change = reply->element[i];
-        if (change->type != REDIS_REPLY_ARRAY || change->elements != 2 ||
-            change->element[1]->type != REDIS_REPLY_ARRAY || change->element[1]->elements != 2 ||
-            !is_text(change->element[1]->element[1]))
-            continue;
-        const redisReply *line = change->element[1]->element[1];
-        live->lines[ret_reading->line_count++] = (struct live_text){line->str, line->len};
+        if (change->type == REDIS_REPLY_ARRAY && change->elements == 2 &&
+            change->element[1]->type == REDIS_REPLY_ARRAY &&
+            read_fields(change->element[1], &live->lines[ret_reading->line_count]))
+            ret_reading->line_count++;
     }
     return true;
 }

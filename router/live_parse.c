@@ -176,6 +176,27 @@ bool live_seats_parse(const struct live_line *line, int32_t cols, int64_t total,
     return !cursor.failed && cursor.at == cursor.end;
 }
 
+bool live_note_parse(const char *text, size_t len, struct live_note *ret_note)
+{
+    static const char *const statuses[] = {"held", "confirmed", "cancelled", "expired", "failed"};
+    char booking[UUID_TEXT_LEN + 1];
+    struct live_note note = {.status = NULL};
+    if (len <= UUID_TEXT_LEN + 1 || text[UUID_TEXT_LEN] != ' ')
+        return false;
+    memcpy(booking, text, UUID_TEXT_LEN);
+    booking[UUID_TEXT_LEN] = '\0';
+    text += UUID_TEXT_LEN + 1;
+    len -= UUID_TEXT_LEN + 1;
+    for (size_t i = 0; i < sizeof(statuses) / sizeof(statuses[0]); i++) {
+        if (strlen(statuses[i]) == len && memcmp(statuses[i], text, len) == 0)
+            note.status = statuses[i];
+    }
+    if (!note.status || !uuid_parse(booking, &note.booking_id))
+        return false;
+    *ret_note = note;
+    return true;
+}
+
 /* --- positions, counters, ids ----------------------------------------------------------------- */
 
 size_t live_position_format(const struct position *position, char ret_text[LIVE_POSITION_MAX + 1])

@@ -4,6 +4,7 @@
  *
  *   "alpha.7 91234-1 91300-2 100 97 1 2 x:4,5;.:9" ── live_line_parse ──> struct live_line
  *   its groups of seats ── live_seats_parse ──> rows, columns and states
+ *   its note, "01973c6e-... confirmed" ── live_note_parse ──> struct live_note
  *   "alpha.7-91300-2" ── live_id_parse / live_id_format ──> a place in one generation
  *
  * Bytes from outside are checked, never trusted: what is not exactly of the format is refused.
@@ -18,6 +19,7 @@
 #include <stdint.h>
 
 #include "base/rediskeys.h"
+#include "base/uuid.h"
 #include "router/router.h"
 
 /* Seats of one change; more of them count as "look at all seats again". */
@@ -59,6 +61,15 @@ struct live_seats {
  * then of no use. */
 bool live_seats_parse(const struct live_line *line, int32_t cols, int64_t total,
                       struct live_seats *ret_seats);
+
+/* What became of the booking of the line that comes next. */
+struct live_note {
+    struct uuid booking_id;
+    const char *status; /* static; NULL: there is no note */
+};
+
+/* "BOOKING STATUS". False and *ret_note untouched if it is none. */
+bool live_note_parse(const char *text, size_t len, struct live_note *ret_note);
 
 #define LIVE_POSITION_MAX 31
 

@@ -195,9 +195,13 @@ static bool belongs(const struct live_topic *topic, const struct live_line *line
 }
 
 /* True if a reading is wanted. */
-static bool tell_line(struct live_topic *topic, const struct live_line *line, enum live_step behind)
+static bool tell_line(struct live_topic *topic, const struct live_line *line,
+                      const struct live_note *note, enum live_step behind)
 {
-    struct live_change change = {.seats = topic->scratch->seats, .states = topic->scratch->states};
+    struct live_change change = {.seats = topic->scratch->seats,
+                                 .states = topic->scratch->states,
+                                 .status = note->status,
+                                 .booking_id = note->booking_id};
     switch (line->kind) {
     case LIVE_GONE:
         if (position_compare(&line->id, &topic->now) < 0)
@@ -269,9 +273,13 @@ static void tell_reading(struct live_topic *topic, const struct live_reading *re
 {
     struct live_line line;
     for (size_t i = 0; i < reading->line_count; i++) {
-        if (live_line_parse(reading->lines[i].text, reading->lines[i].len, &line) &&
-            belongs(topic, &line) && (line.kind == LIVE_SEATS || line.kind == LIVE_NONE))
-            (void)tell_line(topic, &line, LIVE_LOST);
+        const struct live_text *text = &reading->lines[i];
+        struct live_note note = {.status = NULL};
+        if (text->note)
+            (void)live_note_parse(text->note, text->note_len, &note);
+        if (live_line_parse(text->text, text->len, &line) && belongs(topic, &line) &&
+            (line.kind == LIVE_SEATS || line.kind == LIVE_NONE))
+            (void)tell_line(topic, &line, &note, LIVE_LOST);
         /* any other line leaves a gap, which the next one or the end finds */
     }
 }
@@ -302,9 +310,16 @@ static bool settle(struct live_topic *topic, const struct live_reading *reading)
     return late;
 }
 
+/* "b BOOKING STATUS" */
+static bool is_note(const char *text, size_t len, struct live_note *ret_note)
+{
+    return len > 2 && memcmp(text, "b ", 2) == 0 && live_note_parse(text + 2, len - 2, ret_note);
+}
+
 static bool tell_message(struct live_topic *topic, const char *payload, size_t len)
 {
     const char *end = payload + len;
+    struct live_note note = {.status = NULL}; /* of the next line */
     bool wanted = false;
     while (payload < end) {
         const char *stop = memchr(payload, '\n', (size_t)(end - payload));
@@ -312,8 +327,11 @@ static bool tell_message(struct live_topic *topic, const char *payload, size_t l
         if (!stop)
             stop = end;
         /* what cannot be read leaves a gap, which the next line or a renewal finds */
-        if (live_line_parse(payload, (size_t)(stop - payload), &line) && belongs(topic, &line))
-            wanted |= tell_line(topic, &line, LIVE_RESUMING);
+        if (!is_note(payload, (size_t)(stop - payload), &note)) {
+            if (live_line_parse(payload, (size_t)(stop - payload), &line) && belongs(topic, &line))
+                wanted |= tell_line(topic, &line, &note, LIVE_RESUMING);
+            note.status = NULL;
+        }
         payload = stop + 1;
     }
     return wanted;

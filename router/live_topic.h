@@ -67,6 +67,8 @@ struct live_reading {
     const struct live_text {
         const char *text;
         size_t len;
+        const char *note; /* NULL: none */
+        size_t note_len;
     } * lines; /* of the latest changes, from the position that was asked for; in order */
     size_t line_count;
 };

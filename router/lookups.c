@@ -1,8 +1,7 @@
 /*
  * Events and single bookings. See lookups.h.
  *
- * What a replica does not know may be too young for it, so "there is none" is asked of the primary
- * once more before it is said. Of an event that Redis counts, only the rest is asked of PostgreSQL.
+ * Of an event that Redis counts, only the rest is asked of PostgreSQL.
  *
  * SPDX-License-Identifier: MIT
  */
@@ -14,121 +13,27 @@
 
 #include "base/clock.h"
 #include "base/settings.h"
+#include "router/event_rows.h"
 #include "router/lane.h"
+#include "router/lookup_row.h"
 #include "router/params.h"
 #include "router/route.h"
 #include "router/token.h"
 #include "router/topology.h"
 
-enum event_column {
-    EVENT_ID,
-    EVENT_NAME,
-    EVENT_STARTS_US,
-    EVENT_ROWS,
-    EVENT_COLS,
-    EVENT_AVAILABLE
-};
+/* --- a booking -------------------------------------------------------------------------------- */
 
-/* Borrows from the result. */
-static struct event_info event_row(const PGresult *rows, int row, const char *shard)
-{
-    struct event_info event = {
-        .event_id = strtoll(PQgetvalue(rows, row, EVENT_ID), NULL, 10),
-        .name = PQgetvalue(rows, row, EVENT_NAME),
-        .starts_at_us = strtoll(PQgetvalue(rows, row, EVENT_STARTS_US), NULL, 10),
-        .rows = atoi(PQgetvalue(rows, row, EVENT_ROWS)),
-        .cols = atoi(PQgetvalue(rows, row, EVENT_COLS)),
-        .available = strtoll(PQgetvalue(rows, row, EVENT_AVAILABLE), NULL, 10),
-    };
-    snprintf(event.shard, sizeof(event.shard), "%s", shard);
-    return event;
-}
-
-static struct params *params_new(void)
-{
-    struct params *params = malloc(sizeof(*params));
-    if (params)
-        params_init(params);
-    return params;
-}
-
-/* --- one row ---------------------------------------------------------------------------------- */
-
-/* A look-up by event and perhaps booking: asked of a replica, and if it finds nothing, once more of
- * the primary. */
-struct lookup {
-    const struct router_config *config;
-    struct calls *calls;
-    struct route route;
+struct booking_lookup {
     int64_t event_id;
-    char booking_id[ROUTER_UUID_LEN + 1]; /* "" for an event */
-    struct freshness fresh;
-    struct event_counts counts; /* of Redis; `known` false: PostgreSQL is to count */
-    bool asked_primary;
-    int64_t deadline_us;
-    router_event_fn *event_fn;
-    router_booking_fn *booking_fn;
+    char booking_id[ROUTER_UUID_LEN + 1];
+    router_booking_fn *fn;
     void *arg;
-};
-
-static void on_lookup(void *arg, const struct call_reply *reply);
-
-static enum statement statement_of(const struct lookup *lookup)
-{
-    if (lookup->booking_fn)
-        return STATEMENT_BOOKING;
-    return lookup->counts.known ? STATEMENT_EVENT_PLAIN : STATEMENT_EVENT;
-}
-
-static enum sg_error ask(struct lookup *lookup, enum call_target target)
-{
-    struct params *params = params_new();
-    struct uuid uuid;
-    if (!params)
-        return SG_NO_MEMORY;
-    params_i64(params, lookup->event_id);
-    if (lookup->booking_fn && uuid_parse(lookup->booking_id, &uuid))
-        params_uuid(params, &uuid);
-    int64_t left_ms = (lookup->deadline_us - clock_mono_us()) / 1000;
-    struct call_request request = {.route = lookup->route,
-                                   .target = target,
-                                   .fresh = lookup->fresh,
-                                   .deadline_ms = left_ms > 0 ? left_ms : 0,
-                                   .statement = statement_of(lookup),
-                                   .params = params};
-    return call_start(lookup->calls, &request, on_lookup, lookup);
-}
-
-/* The age of a number out of Redis is not known, so the answer's is not either. */
-static void give_event(const struct lookup *lookup, const struct call_reply *reply,
-                       enum sg_error error)
-{
-    struct route route = *reply->route;
-    if (error != SG_OK) {
-        lookup->event_fn(lookup->arg, &route, error, NULL);
-        return;
-    }
-    struct event_info event = event_row(reply->result, 0, route.shard);
-    if (lookup->counts.known) {
-        event.available = lookup->counts.available;
-        route.staleness_us = STALENESS_UNKNOWN;
-    }
-    lookup->event_fn(lookup->arg, &route, SG_OK, &event);
-}
-
-enum booking_column {
-    BOOKING_COLS,
-    BOOKING_USER,
-    BOOKING_STATUS,
-    BOOKING_SEATS,
-    BOOKING_CREATED_US,
-    BOOKING_SEEN
 };
 
 size_t lookup_seats(const char *text, int32_t cols, struct seat *ret_seats, size_t max)
 {
     size_t count = 0;
-    while ((*text == '{' || *text == ',') && count < max) {
+    while (cols > 0 && (*text == '{' || *text == ',') && count < max) {
         char *end;
         long seat_no = strtol(text + 1, &end, 10);
         if (end == text + 1)
@@ -140,126 +45,164 @@ size_t lookup_seats(const char *text, int32_t cols, struct seat *ret_seats, size
     return count;
 }
 
-static void give_booking(const struct lookup *lookup, const struct call_reply *reply,
-                         enum sg_error error)
+struct booking lookup_booking_row(const PGresult *rows, int row, int64_t event_id,
+                                  const char *booking_id, struct seat seats[ROUTER_SEATS_MAX])
 {
+    struct booking booking = {.event_id = event_id,
+                              .user_id = PQgetvalue(rows, row, BOOKING_USER),
+                              .status = PQgetvalue(rows, row, BOOKING_STATUS),
+                              .seats = seats,
+                              .seat_count =
+                                  lookup_seats(PQgetvalue(rows, row, BOOKING_SEATS),
+                                               (int32_t)lookup_number(rows, row, BOOKING_COLS),
+                                               seats, ROUTER_SEATS_MAX),
+                              .created_at_us = lookup_number(rows, row, BOOKING_CREATED_US),
+                              .expires_at_us = lookup_number(rows, row, BOOKING_EXPIRES_US),
+                              .amount = lookup_number(rows, row, BOOKING_AMOUNT),
+                              .currency = lookup_text(rows, row, BOOKING_CURRENCY)};
+    snprintf(booking.booking_id, sizeof(booking.booking_id), "%s", booking_id);
+    return booking;
+}
+
+static void on_booking_row(void *arg, const struct route *route, enum sg_error error,
+                           const PGresult *rows)
+{
+    struct booking_lookup *lookup = arg;
     struct seat seats[ROUTER_SEATS_MAX];
-    struct booking booking = {.event_id = lookup->event_id, .seats = seats};
-    if (error != SG_OK) {
-        lookup->booking_fn(lookup->arg, reply->route, error, NULL);
-        return;
+    if (error == SG_OK) {
+        struct route seen = *route;
+        struct booking booking =
+            lookup_booking_row(rows, 0, lookup->event_id, lookup->booking_id, seats);
+        token_read_lsn(PQgetvalue(rows, 0, BOOKING_SEEN), &seen.seen.lsn);
+        lookup->fn(lookup->arg, &seen, SG_OK, &booking);
+    } else {
+        lookup->fn(lookup->arg, route, error, NULL);
     }
-    const PGresult *rows = reply->result;
-    snprintf(booking.booking_id, sizeof(booking.booking_id), "%s", lookup->booking_id);
-    booking.user_id = PQgetvalue(rows, 0, BOOKING_USER);
-    booking.status = PQgetvalue(rows, 0, BOOKING_STATUS);
-    booking.created_at_us = strtoll(PQgetvalue(rows, 0, BOOKING_CREATED_US), NULL, 10);
-    booking.seat_count =
-        lookup_seats(PQgetvalue(rows, 0, BOOKING_SEATS), atoi(PQgetvalue(rows, 0, BOOKING_COLS)),
-                     seats, ROUTER_SEATS_MAX);
-    struct route route = *reply->route;
-    token_read_lsn(PQgetvalue(rows, 0, BOOKING_SEEN), &route.seen.lsn);
-    lookup->booking_fn(lookup->arg, &route, SG_OK, &booking);
-}
-
-/* The grid that Redis counted is not the event's: PostgreSQL is to count. */
-static bool counts_do_not_fit(const struct lookup *lookup, const struct call_reply *reply)
-{
-    if (!lookup->counts.known || reply->error != SG_OK || PQntuples(reply->result) == 0)
-        return false;
-    return atoi(PQgetvalue(reply->result, 0, EVENT_ROWS)) != lookup->counts.rows ||
-           atoi(PQgetvalue(reply->result, 0, EVENT_COLS)) != lookup->counts.cols;
-}
-
-static void on_lookup(void *arg, const struct call_reply *reply)
-{
-    struct lookup *lookup = arg;
-    enum sg_error error = reply->error;
-    if (counts_do_not_fit(lookup, reply)) {
-        lookup->counts.known = false;
-        error = ask(lookup, lookup->asked_primary ? CALL_PRIMARY : CALL_READ);
-        if (error == SG_OK)
-            return;
-    }
-    if (error == SG_OK && PQntuples(reply->result) == 0) {
-        if (!reply->from_primary && !lookup->asked_primary) {
-            lookup->asked_primary = true;
-            error = ask(lookup, CALL_PRIMARY);
-            if (error == SG_OK)
-                return;
-        } else {
-            error = lookup->booking_fn ? SG_UNKNOWN_BOOKING : SG_UNKNOWN_EVENT;
-        }
-    }
-    if (lookup->booking_fn)
-        give_booking(lookup, reply, error);
-    else
-        give_event(lookup, reply, error);
     free(lookup);
-}
-
-static void on_counts(void *arg, const struct event_counts *counts, size_t count)
-{
-    struct lookup *lookup = arg;
-    (void)count;
-    lookup->counts = counts[0];
-    enum sg_error error = ask(lookup, CALL_READ);
-    if (error == SG_OK)
-        return;
-    lookup->event_fn(lookup->arg, &lookup->route, error, NULL);
-    free(lookup);
-}
-
-static enum sg_error lookup_start(const struct lookup *wanted, struct counters *counters)
-{
-    struct lookup *lookup = malloc(sizeof(*lookup));
-    if (!lookup)
-        return SG_NO_MEMORY;
-    *lookup = *wanted;
-    lookup->deadline_us = clock_mono_us() + lookup->config->settings->reads.deadline_ms * 1000;
-    if (counters && !freshness_is_asked(&lookup->fresh) &&
-        counters_events(counters, lookup->route.shard, &lookup->event_id, 1, on_counts, lookup) ==
-            SG_OK)
-        return SG_OK;
-    enum sg_error error = ask(lookup, CALL_READ);
-    if (error != SG_OK)
-        free(lookup);
-    return error;
-}
-
-static struct freshness fresh_for(const struct router_config *config, const struct route *route,
-                                  const struct read_wish *wish)
-{
-    return freshness_of(wish, route->shard, config->settings->reads.max_staleness_ms * 1000);
-}
-
-enum sg_error lookup_event(const struct router_config *config, struct calls *calls,
-                           struct counters *counters, const struct route *route, int64_t event_id,
-                           const struct read_wish *wish, router_event_fn *fn, void *arg)
-{
-    return lookup_start(&(struct lookup){.config = config,
-                                         .calls = calls,
-                                         .route = *route,
-                                         .event_id = event_id,
-                                         .fresh = fresh_for(config, route, wish),
-                                         .event_fn = fn,
-                                         .arg = arg},
-                        counters);
 }
 
 enum sg_error lookup_booking(const struct router_config *config, struct calls *calls,
                              const struct route *route, int64_t event_id, const char *booking_id,
                              const struct read_wish *wish, router_booking_fn *fn, void *arg)
 {
-    struct lookup lookup = {.config = config,
-                            .calls = calls,
-                            .route = *route,
-                            .event_id = event_id,
-                            .fresh = fresh_for(config, route, wish),
-                            .booking_fn = fn,
-                            .arg = arg};
-    snprintf(lookup.booking_id, sizeof(lookup.booking_id), "%s", booking_id);
-    return lookup_start(&lookup, NULL);
+    struct booking_lookup *lookup = malloc(sizeof(*lookup));
+    if (!lookup)
+        return SG_NO_MEMORY;
+    *lookup = (struct booking_lookup){.event_id = event_id, .fn = fn, .arg = arg};
+    snprintf(lookup->booking_id, sizeof(lookup->booking_id), "%s", booking_id);
+    struct row_wanted wanted = {.statement = STATEMENT_BOOKING,
+                                .event_id = event_id,
+                                .id = booking_id,
+                                .missing = SG_UNKNOWN_BOOKING,
+                                .fresh = lookup_fresh(config, route, wish)};
+    enum sg_error error = lookup_row(config, calls, route, &wanted, on_booking_row, lookup);
+    if (error != SG_OK)
+        free(lookup);
+    return error;
+}
+
+/* --- an event --------------------------------------------------------------------------------- */
+
+struct event_lookup {
+    const struct router_config *config;
+    struct calls *calls;
+    struct route route;
+    int64_t event_id;
+    struct freshness fresh;
+    struct event_counts counts; /* of Redis; `known` false: PostgreSQL is to count */
+    int64_t deadline_us;
+    router_event_fn *fn;
+    void *arg;
+};
+
+static void on_event_row(void *arg, const struct route *route, enum sg_error error,
+                         const PGresult *rows);
+
+static enum sg_error ask_event(struct event_lookup *lookup)
+{
+    struct row_wanted wanted = {.statement =
+                                    lookup->counts.known ? STATEMENT_EVENT_PLAIN : STATEMENT_EVENT,
+                                .event_id = lookup->event_id,
+                                .missing = SG_UNKNOWN_EVENT,
+                                .fresh = lookup->fresh,
+                                .deadline_us = lookup->deadline_us};
+    return lookup_row(lookup->config, lookup->calls, &lookup->route, &wanted, on_event_row, lookup);
+}
+
+/* The age of a number out of Redis is not known, so the answer's is not either. */
+static void give_event(const struct event_lookup *lookup, const struct route *from,
+                       struct event_info *event)
+{
+    struct route route = *from;
+    if (lookup->counts.known) {
+        event->available = lookup->counts.available;
+        route.staleness_us = STALENESS_UNKNOWN;
+    }
+    lookup->fn(lookup->arg, &route, SG_OK, event);
+}
+
+static void on_event_row(void *arg, const struct route *route, enum sg_error error,
+                         const PGresult *rows)
+{
+    struct event_lookup *lookup = arg;
+    struct event_info *event = NULL;
+    if (error == SG_OK) {
+        event = event_rows_read(rows, route->shard);
+        error = event ? SG_OK : SG_NO_MEMORY;
+    }
+    /* The grid that Redis counted may not be the event's: then PostgreSQL is to count. */
+    if (event && lookup->counts.known &&
+        (event->rows != lookup->counts.rows || event->cols != lookup->counts.cols)) {
+        free(event);
+        event = NULL;
+        lookup->counts.known = false;
+        error = ask_event(lookup);
+        if (error == SG_OK)
+            return;
+    }
+    if (event)
+        give_event(lookup, route, event);
+    else
+        lookup->fn(lookup->arg, route, error, NULL);
+    free(event);
+    free(lookup);
+}
+
+static void on_counts(void *arg, const struct event_counts *counts, size_t count)
+{
+    struct event_lookup *lookup = arg;
+    (void)count;
+    lookup->counts = counts[0];
+    enum sg_error error = ask_event(lookup);
+    if (error == SG_OK)
+        return;
+    lookup->fn(lookup->arg, &lookup->route, error, NULL);
+    free(lookup);
+}
+
+enum sg_error lookup_event(const struct router_config *config, struct calls *calls,
+                           struct counters *counters, const struct route *route, int64_t event_id,
+                           const struct read_wish *wish, router_event_fn *fn, void *arg)
+{
+    struct event_lookup *lookup = malloc(sizeof(*lookup));
+    if (!lookup)
+        return SG_NO_MEMORY;
+    *lookup = (struct event_lookup){.config = config,
+                                    .calls = calls,
+                                    .route = *route,
+                                    .event_id = event_id,
+                                    .fresh = lookup_fresh(config, route, wish),
+                                    .deadline_us = clock_mono_us() +
+                                                   config->settings->reads.deadline_ms * 1000,
+                                    .fn = fn,
+                                    .arg = arg};
+    if (counters && !freshness_is_asked(&lookup->fresh) &&
+        counters_events(counters, route->shard, &event_id, 1, on_counts, lookup) == SG_OK)
+        return SG_OK;
+    enum sg_error error = ask_event(lookup);
+    if (error != SG_OK)
+        free(lookup);
+    return error;
 }
 
 /* --- creation --------------------------------------------------------------------------------- */
@@ -268,18 +211,8 @@ struct creation {
     struct event_info event;
     router_event_fn *fn;
     void *arg;
-    char name[ROUTER_NAME_MAX + 1];
+    struct event_texts texts;
 };
-
-/* For the time being. */
-static enum sg_error creation_refusal(const PGresult *result)
-{
-    enum sg_error error;
-    if (!lane_outcome(PQgetvalue(result, 0, 0), &error))
-        return SG_OK;
-    return error == SG_FENCED || error == SG_STALE_EPOCH || error == SG_NOT_SYNCHRONOUS ? error
-                                                                                        : SG_OK;
-}
 
 static void on_created(void *arg, const struct call_reply *reply)
 {
@@ -336,40 +269,83 @@ static void add_free_ids(struct params *params, const struct shardmap *map, int 
     params_array_end(params);
 }
 
+/* Currency, names, prices and first rows, limit: NULL for what there is none of. */
+static void add_tiers(struct params *params, const struct event_new *event)
+{
+    int32_t count = (int32_t)event->tier_count;
+    params_text(params, event->currency);
+    if (count == 0) {
+        for (int i = 0; i < 3; i++)
+            params_text(params, NULL);
+    } else {
+        params_array_begin(params, PARAMS_TEXT, count);
+        for (int32_t i = 0; i < count; i++)
+            params_array_text(params, event->tiers[i].name);
+        params_array_end(params);
+        params_array_begin(params, PARAMS_INT8, count);
+        for (int32_t i = 0; i < count; i++)
+            params_array_i64(params, event->tiers[i].price);
+        params_array_end(params);
+        params_array_begin(params, PARAMS_INT4, count);
+        for (int32_t i = 0; i < count; i++)
+            params_array_i32(params, event->tiers[i].first_row);
+        params_array_end(params);
+    }
+    if (event->max_per_user)
+        params_i32(params, event->max_per_user);
+    else
+        params_text(params, NULL);
+}
+
+static struct creation *creation_new(const struct route *route, const struct event_new *event,
+                                     router_event_fn *fn, void *arg)
+{
+    struct creation *creation = calloc(1, sizeof(*creation));
+    struct event_new kept = *event;
+    if (!creation)
+        return NULL;
+    creation->fn = fn;
+    creation->arg = arg;
+    event_texts_keep(&creation->texts, &kept);
+    creation->event = (struct event_info){.name = kept.name,
+                                          .starts_at_us = kept.starts_at_us,
+                                          .rows = kept.rows,
+                                          .cols = kept.cols,
+                                          .available = (int64_t)kept.rows * kept.cols,
+                                          .tiers = kept.tiers,
+                                          .tier_count = kept.tier_count,
+                                          .currency = kept.currency,
+                                          .max_per_user = kept.max_per_user};
+    snprintf(creation->event.shard, sizeof(creation->event.shard), "%s", route->shard);
+    return creation;
+}
+
 enum sg_error event_creation_start(const struct router_config *config, struct calls *calls,
                                    const struct route *route, const struct shardmap *map,
                                    const struct event_new *event, router_event_fn *fn, void *arg)
 {
-    struct creation *creation = calloc(1, sizeof(*creation));
-    struct params *params = params_new();
+    struct creation *creation = creation_new(route, event, fn, arg);
+    struct params *params = lookup_params();
     struct uuid creation_id = uuid_v7(clock_wall_us());
     if (!creation || !params) {
         free(creation);
         free(params);
         return SG_NO_MEMORY;
     }
-    creation->fn = fn;
-    creation->arg = arg;
-    snprintf(creation->name, sizeof(creation->name), "%s", event->name);
-    creation->event = (struct event_info){.name = creation->name,
-                                          .starts_at_us = event->starts_at_us,
-                                          .rows = event->rows,
-                                          .cols = event->cols,
-                                          .available = (int64_t)event->rows * event->cols};
-    snprintf(creation->event.shard, sizeof(creation->event.shard), "%s", route->shard);
     params_i64(params, 0); /* the epoch, filled in when it is sent */
     params_uuid(params, &creation_id);
-    params_text(params, creation->name);
+    params_text(params, creation->event.name);
     params_i64(params, event->starts_at_us);
     params_i32(params, event->rows);
     params_i32(params, event->cols);
     add_free_ids(params, map, shardmap_shard_by_name(map, route->shard));
+    add_tiers(params, event);
     struct call_request request = {.route = *route,
                                    .target = CALL_WRITE,
                                    .deadline_ms = config->settings->booking.deadline_ms,
                                    .statement = STATEMENT_CREATE_EVENT,
                                    .params = params,
-                                   .refusal = creation_refusal};
+                                   .refusal = lookup_guard};
     enum sg_error error = call_start(calls, &request, on_created, creation);
     if (error != SG_OK)
         free(creation);

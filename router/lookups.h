@@ -42,6 +42,23 @@ enum sg_error tickets_start(const struct router_config *config, struct calls *ca
                             const struct tickets_request *request, router_tickets_fn *fn,
                             void *arg);
 
+/* The first columns of the statements `booking` and `order`. */
+enum booking_column {
+    BOOKING_COLS,
+    BOOKING_USER,
+    BOOKING_STATUS,
+    BOOKING_SEATS,
+    BOOKING_CREATED_US,
+    BOOKING_EXPIRES_US,
+    BOOKING_AMOUNT,
+    BOOKING_CURRENCY,
+    BOOKING_SEEN,
+    BOOKING_COLUMNS
+};
+
+/* Borrows from the row, and from `seats`. */
+struct booking lookup_booking_row(const PGresult *rows, int row, int64_t event_id,
+                                  const char *booking_id, struct seat seats[ROUTER_SEATS_MAX]);
 /* Seats from PostgreSQL's text of their numbers, "{0,1,205}"; returns how many were filled in, at
  * most `max`. */
 size_t lookup_seats(const char *text, int32_t cols, struct seat *ret_seats, size_t max);

@@ -141,6 +141,11 @@ void params_array_uuid(struct params *params, const struct uuid *uuid)
     dynbuf_add(&params->data, uuid->bytes, sizeof(uuid->bytes));
 }
 
+void params_array_null(struct params *params)
+{
+    put_i32(params, -1);
+}
+
 void params_array_end(struct params *params)
 {
     close_item(params);

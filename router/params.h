@@ -17,7 +17,7 @@
 #include "base/dynbuf.h"
 #include "base/uuid.h"
 
-#define PARAMS_MAX 12
+#define PARAMS_MAX 16
 
 struct params {
     struct dynbuf data; /* owned */
@@ -56,6 +56,7 @@ void params_array_i32(struct params *params, int32_t value);
 void params_array_bool(struct params *params, bool value);
 void params_array_text(struct params *params, const char *text); /* NULL: SQL NULL */
 void params_array_uuid(struct params *params, const struct uuid *uuid);
+void params_array_null(struct params *params); /* SQL NULL, of any type */
 void params_array_end(struct params *params);
 
 /* False if memory ran out or a bound was passed on the way. */

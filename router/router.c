@@ -2,7 +2,7 @@
  * The router's front: finds the shard in the published map, and hands the request to the part that
  * carries it out. See router.h.
  *
- *   book ─> lane of the shard (lane.c)          event, booking ─> calls (lookups.c, calls.c)
+ *   book, change ─> lanes of the shard (lane.c) event, booking ─> calls (lookups.c, calls.c)
  *   seat map ─> single flight (seatmaps.c)      list of events ─> all shards (event_list.c)
  *   how many are left ─> Redis, else a call     my tickets ─> the shards that hold some
  *     (availability.c, counters.c)                (counters.c, tickets.c)
@@ -26,10 +26,12 @@
 #include "base/snapshot.h"
 #include "router/calls.h"
 #include "router/counters.h"
+#include "router/event_rows.h"
 #include "router/lane.h"
 #include "router/live.h"
 #include "router/lookups.h"
 #include "router/route.h"
+#include "router/router_internal.h"
 #include "router/seatmaps.h"
 #include "router/topology.h"
 
@@ -42,6 +44,11 @@ struct lane_entry {
 
 LIST_HEAD(lane_list, lane_entry);
 
+/* NULL: without memory, or not needed (LANE_TAKES when plain bookings go in batches, too). */
+struct shard_lanes {
+    struct lane *of[LANE_CLASSES];
+};
+
 struct router {
     struct router_config config;
     struct calls *calls;
@@ -49,7 +56,7 @@ struct router {
     struct counters *counters; /* NULL: there is no Redis */
     struct live *live;         /* NULL: likewise, or no memory */
     uint64_t map_serial;
-    struct lane **lanes; /* by shard index of the map of map_serial; NULL without memory */
+    struct shard_lanes *lanes; /* by shard index of the map of map_serial */
     size_t lane_count;
     struct lane_list retired;
     struct event *sweep;      /* pending while there are any */
@@ -59,16 +66,27 @@ struct router {
 
 /* --- following the map ------------------------------------------------------------------------ */
 
-static struct lane *take_lane(struct router *router, const char *shard)
+static bool is_wanted(const struct router *router, enum lane_class class)
 {
-    for (size_t i = 0; i < router->lane_count; i++) {
-        struct lane *lane = router->lanes[i];
-        if (lane && strcmp(lane_shard(lane), shard) == 0) {
-            router->lanes[i] = NULL;
-            return lane;
+    return class != LANE_TAKES || router->config.settings->booking.strategy != STRATEGY_BATCHED;
+}
+
+/* The lanes that the shard has already, and new ones for those it lacks. */
+static struct shard_lanes take_lanes(struct router *router, const char *shard)
+{
+    struct shard_lanes lanes = {{NULL}};
+    for (int class = 0; class < LANE_CLASSES; class ++) {
+        for (size_t i = 0; i < router->lane_count && !lanes.of[class]; i++) {
+            struct lane *lane = router->lanes[i].of[class];
+            if (!lane || strcmp(lane_shard(lane), shard) != 0)
+                continue;
+            router->lanes[i].of[class] = NULL;
+            lanes.of[class] = lane;
         }
+        if (!lanes.of[class] && is_wanted(router, class))
+            lanes.of[class] = lane_new(&router->config, router->calls, shard, class);
     }
-    return lane_new(&router->config, shard);
+    return lanes;
 }
 
 static void set_sweep(struct router *router)
@@ -117,14 +135,15 @@ static void on_sweep(evutil_socket_t fd, short what, void *arg)
 static void follow_map(struct router *router, const struct shardmap *map, uint64_t serial)
 {
     size_t count = shardmap_shard_count(map);
-    struct lane **lanes = calloc(count, sizeof(struct lane *));
+    struct shard_lanes *lanes = calloc(count, sizeof(*lanes));
     if (!lanes)
         return; /* the next request tries again */
     for (size_t i = 0; i < count; i++)
-        lanes[i] = take_lane(router, shardmap_shard(map, (int)i)->name);
-    for (size_t i = 0; i < router->lane_count; i++) {
-        if (router->lanes[i])
-            retire(router, router->lanes[i]);
+        lanes[i] = take_lanes(router, shardmap_shard(map, (int)i)->name);
+    for (size_t i = 0; i < router->lane_count * LANE_CLASSES; i++) {
+        struct lane *lane = router->lanes[i / LANE_CLASSES].of[i % LANE_CLASSES];
+        if (lane)
+            retire(router, lane);
     }
     free(router->lanes);
     router->lanes = lanes;
@@ -187,8 +206,8 @@ void router_free(struct router *router)
 {
     if (!router)
         return;
-    for (size_t i = 0; i < router->lane_count; i++)
-        lane_free(router->lanes[i]);
+    for (size_t i = 0; i < router->lane_count * LANE_CLASSES; i++)
+        lane_free(router->lanes[i / LANE_CLASSES].of[i % LANE_CLASSES]);
     free_retired(router, true);
     live_free(router->live);
     counters_free(router->counters); /* first: who waits for Redis goes on to calls */
@@ -204,9 +223,10 @@ void router_sync_map(struct router *router)
     struct lane_entry *entry;
     begin(router);
     end(router);
-    for (size_t i = 0; i < router->lane_count; i++) {
-        if (router->lanes[i])
-            lane_sync(router->lanes[i]);
+    for (size_t i = 0; i < router->lane_count * LANE_CLASSES; i++) {
+        struct lane *lane = router->lanes[i / LANE_CLASSES].of[i % LANE_CLASSES];
+        if (lane)
+            lane_sync(lane);
     }
     LIST_FOREACH (entry, &router->retired, link)
         lane_sync(entry->lane);
@@ -222,8 +242,10 @@ size_t router_in_flight(const struct router *router)
 {
     size_t count = calls_in_flight(router->calls);
     count += router->counters ? counters_in_flight(router->counters) : 0;
-    for (size_t i = 0; i < router->lane_count; i++)
-        count += router->lanes[i] ? lane_in_flight(router->lanes[i]) : 0;
+    for (size_t i = 0; i < router->lane_count * LANE_CLASSES; i++) {
+        const struct lane *lane = router->lanes[i / LANE_CLASSES].of[i % LANE_CLASSES];
+        count += lane ? lane_in_flight(lane) : 0;
+    }
     struct lane_entry *entry;
     LIST_FOREACH (entry, &router->retired, link)
         count += lane_in_flight(entry->lane);
@@ -247,16 +269,46 @@ enum sg_error router_locate(struct router *router, int64_t event_id, struct rout
     return shard >= 0 ? SG_OK : SG_UNKNOWN_EVENT;
 }
 
+/* Inside a read section. */
+static struct lane *find_lane(struct router *router, const struct shardmap *map, int64_t event_id,
+                              enum lane_class class, enum sg_error *ret_error)
+{
+    int shard = map ? shardmap_find(map, event_id) : -1;
+    struct lane *lane = NULL;
+    if (shard >= 0 && (size_t)shard < router->lane_count)
+        lane = router->lanes[shard].of[class];
+    *ret_error = shard < 0 ? SG_UNKNOWN_EVENT : lane ? SG_OK : SG_NO_MEMORY;
+    return lane;
+}
+
+/* What the statements of a strategy can't do goes in batches whatever the strategy. */
+static enum lane_class class_of(const struct router *router, const struct book_request *request)
+{
+    bool plain = !request->hold_ms && !request->best_count;
+    return plain || !is_wanted(router, LANE_TAKES) ? LANE_BOOKINGS : LANE_TAKES;
+}
+
 enum sg_error router_book(struct router *router, const struct book_request *request,
                           router_book_fn *fn, void *arg)
 {
     const struct shardmap *map = begin(router);
-    int shard = map ? shardmap_find(map, request->event_id) : -1;
-    enum sg_error error = SG_UNKNOWN_EVENT;
-    if (shard >= 0 && (size_t)shard < router->lane_count && router->lanes[shard])
-        error = lane_book(router->lanes[shard], request, shardmap_version(map), fn, arg);
-    else if (shard >= 0)
-        error = SG_NO_MEMORY;
+    enum sg_error error;
+    struct lane *lane =
+        find_lane(router, map, request->event_id, class_of(router, request), &error);
+    if (lane)
+        error = lane_book(lane, request, shardmap_version(map), fn, arg);
+    end(router);
+    return error;
+}
+
+enum sg_error router_change(struct router *router, const struct change_request *request,
+                            router_change_fn *fn, void *arg)
+{
+    const struct shardmap *map = begin(router);
+    enum sg_error error;
+    struct lane *lane = find_lane(router, map, request->event_id, LANE_CHANGES, &error);
+    if (lane)
+        error = lane_change(lane, request, shardmap_version(map), fn, arg);
     end(router);
     return error;
 }
@@ -347,6 +399,27 @@ void router_unwatch(struct router *router, struct live_watch *watch)
     live_unwatch(watch);
 }
 
+/* --- for the files of the router -------------------------------------------------------------- */
+
+const struct router_config *router_config(const struct router *router)
+{
+    return &router->config;
+}
+
+struct calls *router_calls(struct router *router)
+{
+    return router->calls;
+}
+
+enum sg_error router_find_shard(struct router *router, const char *shard, struct route *ret_route)
+{
+    const struct shardmap *map = begin(router);
+    int index = map ? shardmap_shard_by_name(map, shard) : -1;
+    fill_route(map, index, ret_route);
+    end(router);
+    return index >= 0 ? SG_OK : SG_UNKNOWN_SHARD;
+}
+
 /* --- creating events: the choice of a shard --------------------------------------------------- */
 
 /* What this router created since the topology counted, so that a burst does not pile up on one. */
@@ -415,7 +488,7 @@ static enum sg_error create_on(struct router *router, const struct shardmap *map
 struct placing {
     struct router *router;
     struct event_new event;
-    char name[ROUTER_NAME_MAX + 1];
+    struct event_texts texts;
     router_event_fn *fn;
     void *arg;
     uint64_t map_serial; /* what the indexes belong to */
@@ -462,8 +535,7 @@ static enum sg_error place_anywhere(struct router *router, const struct shardmap
         return SG_NO_MEMORY;
     placing->router = router;
     placing->event = *event;
-    snprintf(placing->name, sizeof(placing->name), "%s", event->name);
-    placing->event.name = placing->name;
+    event_texts_keep(&placing->texts, &placing->event);
     placing->fn = fn;
     placing->arg = arg;
     placing->map_serial = router->map_serial;

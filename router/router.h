@@ -21,6 +21,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "base/uuid.h"
 #include "shardmap/shardmap.h"
 
 struct event_base;
@@ -49,6 +50,8 @@ struct router_config {
     /* Called when a node turned out not to be what the topology says (may be NULL). */
     void (*on_suspect)(void *arg, const char *node);
     void *on_suspect_arg;
+    struct best_news *best_news; /* what the workers tell each other of seats; NULL: nothing */
+    unsigned worker;             /* which one this is, from 0 */
 };
 
 struct router *router_new(const struct router_config *config);
@@ -102,22 +105,50 @@ struct seat {
 
 /* --- bookings --------------------------------------------------------------------------------- */
 
+/* Seats that the router is to choose: the best ones of a tier. router/best.h has the rule. */
+struct best_wish {
+    const char *tier; /* its name; NULL: the whole house */
+    int32_t quantity; /* from 1 */
+    bool together;    /* side by side */
+};
+
+#define ROUTER_BEST_MAX 8  /* wishes in one request */
+#define ROUTER_TIER_MAX 64 /* bytes of a tier's name, UTF-8 */
+#define ROUTER_TIERS_MAX 32
+#define ROUTER_METHOD_MAX 64 /* bytes of a payment's method, printable ASCII */
+
 struct book_request {
     int64_t event_id;
     const char *user_id;      /* 1..ROUTER_USER_MAX bytes */
-    const struct seat *seats; /* 1..booking.max_seats, none twice */
+    const struct seat *seats; /* 1..booking.max_seats, none twice; none with `best` */
     size_t seat_count;
-    const char *idempotency_key; /* the client's, NULL for none */
-    const char *request_id;      /* for the log */
+    const struct best_wish *best; /* instead of seats, all or nothing; all together at most
+                                     booking.max_seats seats */
+    size_t best_count;            /* at most ROUTER_BEST_MAX */
+    int64_t hold_ms;              /* held so long; 0: booked at once */
+    const char *method;           /* with hold_ms: an order that is paid so; NULL: no order */
+    const char *booking_id;       /* UUID in text; NULL: made here */
+    const char *idempotency_key;  /* the client's, NULL for none */
+    const char *request_id;       /* for the log */
 };
 
 struct book_result {
     struct route route;
     enum sg_error error; /* SG_OK, SG_SEATS_TAKEN, SG_UNKNOWN_EVENT, SG_UNKNOWN_SEAT, SG_KEY_REUSED,
+                            SG_OVER_LIMIT, SG_SOLD_OUT, SG_NOT_TOGETHER, SG_UNKNOWN_TIER,
                             SG_DEADLINE, SG_OUTCOME_UNKNOWN, SG_SHARD_UNAVAILABLE, ... */
     bool replayed;       /* SG_OK: the answer of an earlier request with the same key */
     char booking_id[ROUTER_UUID_LEN + 1]; /* SG_OK */
     int64_t created_at_us;                /* SG_OK: since 1970 UTC, the database's clock */
+    const char *status;                   /* SG_OK: "confirmed" or "held", as it was told first */
+    int64_t expires_at_us;                /* of a hold; else 0 */
+    int64_t amount;                       /* SG_OK: integer minor units */
+    char currency[4];                     /* ISO 4217; "" for none */
+    const struct seat *taken; /* SG_OK: the seats, in request order; NULL: those asked for */
+    size_t taken_count;
+    int64_t left; /* SG_OVER_LIMIT: seats the user may still take; SG_SOLD_OUT: seats that are free
+                     in the tier that has too few */
+    const char *tier;        /* SG_UNKNOWN_TIER: the one that the event lacks; NULL: not known */
     struct read_token token; /* SG_OK: a read that carries it sees this booking; lsn 0: none */
     enum shardmap_durability durability; /* SG_OK: of this booking, whoever asked for it first */
     const struct seat *seats; /* SG_SEATS_TAKEN, SG_UNKNOWN_SEAT: which ones, in request order */
@@ -139,6 +170,9 @@ struct booking {
     const struct seat *seats;
     size_t seat_count;
     int64_t created_at_us;
+    int64_t expires_at_us; /* of a hold; else 0 */
+    int64_t amount;        /* integer minor units */
+    const char *currency;  /* ISO 4217; NULL for none */
 };
 
 /* error: SG_OK, SG_UNKNOWN_BOOKING, SG_UNKNOWN_EVENT, SG_DEADLINE, SG_SHARD_UNAVAILABLE. */
@@ -149,7 +183,163 @@ typedef void router_booking_fn(void *arg, const struct route *route, enum sg_err
 enum sg_error router_booking_get(struct router *router, int64_t event_id, const char *booking_id,
                                  const struct read_wish *wish, router_booking_fn *fn, void *arg);
 
+/* --- changes of a booking --------------------------------------------------------------------- */
+
+enum change_kind {
+    CHANGE_CONFIRM,
+    CHANGE_EXTEND,  /* of a hold */
+    CHANGE_CANCEL,  /* releases a hold, cancels a booking; what has been paid is given back */
+    CHANGE_TRANSFER /* of a confirmed booking to another user */
+};
+
+struct change_request {
+    enum change_kind kind;
+    int64_t event_id;
+    const char *booking_id;      /* UUID in text */
+    const char *user_id;         /* who asks: only the owner may */
+    int64_t extend_ms;           /* CHANGE_EXTEND: from now on */
+    const char *to_user;         /* CHANGE_TRANSFER */
+    const char *idempotency_key; /* NULL for none */
+    const char *request_id;      /* for the log */
+};
+
+struct change_result {
+    struct route route;
+    enum sg_error error; /* SG_OK, SG_UNKNOWN_BOOKING, SG_NOT_OWNER, SG_HOLD_EXPIRED,
+                            SG_BOOKING_ENDED, SG_NOT_HELD, SG_NOT_CONFIRMED, SG_EXTENSIONS_USED,
+                            SG_OVER_LIMIT, SG_ORDER_OPEN, SG_KEY_REUSED, SG_DEADLINE,
+                            SG_OUTCOME_UNKNOWN, SG_SHARD_UNAVAILABLE, ... */
+    bool replayed;
+    const struct booking *booking; /* SG_OK: as it stands now; else NULL */
+    struct read_token token;
+    enum shardmap_durability durability;
+    int64_t left; /* SG_OVER_LIMIT: seats that the user may still take */
+};
+
+typedef void router_change_fn(void *arg, const struct change_result *result);
+/* In the lane of changes of the shard. Refuses like router_book. */
+enum sg_error router_change(struct router *router, const struct change_request *request,
+                            router_change_fn *fn, void *arg);
+
+/* --- refusals that are kept ------------------------------------------------------------------- */
+
+struct refusal {
+    const char *code; /* as in the API's problems */
+    const char *user_id;
+    const struct seat *seats; /* the conflicts */
+    size_t seat_count;
+};
+
+typedef void router_done_fn(void *arg, enum sg_error error);
+/* What became of a booking from the queue that was refused. Once: a second one changes nothing. */
+enum sg_error router_refusal_store(struct router *router, int64_t event_id, const char *booking_id,
+                                   const struct refusal *refusal, router_done_fn *fn, void *arg);
+
+typedef void router_refusal_fn(void *arg, const struct route *route, enum sg_error error,
+                               const struct refusal *refusal);
+/* error: SG_OK (refusal NULL: there is none), ... Asked of the primary. */
+enum sg_error router_refusal_get(struct router *router, int64_t event_id, const char *booking_id,
+                                 router_refusal_fn *fn, void *arg);
+
+/* --- orders ----------------------------------------------------------------------------------- */
+
+/* An order is a booking that is paid for: its id is the booking's. migrations/0005_life.sql has the
+ * states; payment/ goes through them. */
+struct order {
+    char order_id[ROUTER_UUID_LEN + 1];
+    int64_t event_id;
+    const char *state;   /* reserved charging charged confirmed failed refunding refunded */
+    const char *problem; /* why it failed or was refunded, a code; NULL for none */
+    const char *method;
+    const char *currency;          /* NULL for none */
+    int64_t amount;                /* integer minor units */
+    int64_t age_ms;                /* router_orders_due: since it began; else 0 */
+    const struct booking *booking; /* router_order_get; else NULL */
+};
+
+typedef void router_order_fn(void *arg, const struct route *route, enum sg_error error,
+                             const struct order *order);
+/* error: SG_OK, SG_UNKNOWN_ORDER, SG_UNKNOWN_EVENT, ... Read as router_booking_get. */
+enum sg_error router_order_get(struct router *router, int64_t event_id, const char *order_id,
+                               const struct read_wish *wish, router_order_fn *fn, void *arg);
+
+struct order_step {
+    int64_t event_id;
+    const char *order_id;
+    const char *from;    /* the state it is in, as far as is known */
+    const char *action;  /* charging later charged confirm fail refund refunded */
+    int64_t due_ms;      /* nobody else goes on with it so long */
+    const char *problem; /* NULL: as it is */
+};
+
+struct order_moved {
+    enum sg_error error; /* SG_OK: done, or `moved`; SG_UNKNOWN_ORDER, SG_OUTCOME_UNKNOWN, ... */
+    bool moved;          /* it was not in `from`: nothing was done, `state` says where it is */
+    const char *state;
+    const char *problem;
+    struct read_token token;
+};
+
+typedef void router_order_step_fn(void *arg, const struct order_moved *moved);
+/* One compare-and-set of order_step() in SQL; the same step again does nothing more. */
+enum sg_error router_order_step(struct router *router, const struct order_step *step,
+                                router_order_step_fn *fn, void *arg);
+
+typedef void router_orders_fn(void *arg, enum sg_error error, const struct order *orders,
+                              size_t count);
+/* Orders of the shard that nobody goes on with, now the caller's for lease_ms; at most 100. */
+enum sg_error router_orders_due(struct router *router, const char *shard, size_t limit,
+                                int64_t lease_ms, router_orders_fn *fn, void *arg);
+
+/* --- the waiting list ------------------------------------------------------------------------- */
+
+struct waitlist_entry {
+    char entry_id[ROUTER_UUID_LEN + 1];
+    int64_t event_id;
+    const char *user_id;
+    struct best_wish wish;
+    const char *state;      /* waiting offered accepted expired left */
+    int64_t position;       /* waiting: from 1; else 0 */
+    const char *booking_id; /* the hold that was offered; NULL: none yet */
+    int64_t expires_at_us;  /* offered: until then it may be confirmed; else 0 */
+    int64_t created_at_us;
+};
+
+struct waitlist_request {
+    int64_t event_id;
+    const char *user_id;
+    struct best_wish wish;
+    const char *idempotency_key; /* NULL for none */
+};
+
+struct waitlist_result {
+    const struct route *route;
+    enum sg_error error; /* SG_OK, SG_ALREADY_WAITING, SG_UNKNOWN_EVENT, SG_UNKNOWN_TIER,
+                            SG_TOO_MANY_SEATS, SG_KEY_REUSED, SG_UNKNOWN_ENTRY, SG_NOT_OWNER,
+                            SG_OFFERED (leave: release the hold), ... */
+    bool replayed;
+    const struct waitlist_entry *entry; /* SG_OK, SG_ALREADY_WAITING (only entry_id); NULL: left */
+    struct read_token token;            /* lsn 0: none */
+    enum shardmap_durability durability;
+};
+
+typedef void router_waitlist_fn(void *arg, const struct waitlist_result *result);
+enum sg_error router_waitlist_join(struct router *router, const struct waitlist_request *request,
+                                   router_waitlist_fn *fn, void *arg);
+enum sg_error router_waitlist_get(struct router *router, int64_t event_id, const char *entry_id,
+                                  const struct read_wish *wish, router_waitlist_fn *fn, void *arg);
+/* The wish does not count. */
+enum sg_error router_waitlist_leave(struct router *router, const struct waitlist_request *request,
+                                    const char *entry_id, router_waitlist_fn *fn, void *arg);
+
 /* --- events ----------------------------------------------------------------------------------- */
+
+/* Rows from first_row to the next tier's; the first tier begins at row 1. */
+struct event_tier {
+    const char *name;
+    int64_t price; /* of a seat, integer minor units */
+    int32_t first_row;
+};
 
 struct event_info {
     int64_t event_id;
@@ -158,6 +348,10 @@ struct event_info {
     int32_t rows;
     int32_t cols;
     int64_t available;
+    const struct event_tier *tiers; /* NULL for none */
+    size_t tier_count;
+    const char *currency; /* NULL for none */
+    int32_t max_per_user; /* seats; 0: no limit */
     char shard[SHARDMAP_NAME_MAX + 1];
     /* of router_event_create only: */
     struct read_token token; /* lsn 0: none */
@@ -169,7 +363,11 @@ struct event_new {
     int64_t starts_at_us; /* since 1970 UTC */
     int32_t rows;
     int32_t cols;
-    const char *shard; /* NULL: the least loaded that has room */
+    const struct event_tier *tiers; /* NULL for none; at most ROUTER_TIERS_MAX, no name twice */
+    size_t tier_count;
+    const char *currency; /* ISO 4217, with tiers */
+    int32_t max_per_user; /* 0: no limit */
+    const char *shard;    /* NULL: the least loaded that has room */
 };
 
 typedef void router_event_fn(void *arg, const struct route *route, enum sg_error error,
@@ -268,7 +466,10 @@ struct live_change {
     bool gone; /* with resync: the event was deleted, nothing more will come */
     const struct seat *seats;
     size_t seat_count;
-    const char *states; /* one character a seat: . h x */
+    const char *states;     /* one character a seat: . h x */
+    const char *status;     /* of the one booking that changed: held confirmed cancelled expired
+                               failed; NULL: nobody says which it was */
+    struct uuid booking_id; /* with a status: which it was */
     int64_t total, available, held, booked;
 };
 

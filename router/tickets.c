@@ -81,7 +81,10 @@ enum column {
     COL_COLS,
     COL_STATUS,
     COL_SEATS,
-    COL_CREATED_US
+    COL_CREATED_US,
+    COL_EXPIRES_US,
+    COL_AMOUNT,
+    COL_CURRENCY
 };
 
 static size_t count_seats(const char *text)
@@ -114,12 +117,16 @@ static void fill_ticket(const struct search_shard *shard, const PGresult *rows, 
                     .user_id = shard->search->user_id,
                     .status = copy_text(texts, PQgetvalue(rows, row, COL_STATUS)),
                     .seats = *seats,
-                    .created_at_us = number(rows, row, COL_CREATED_US)},
+                    .created_at_us = number(rows, row, COL_CREATED_US),
+                    .expires_at_us = number(rows, row, COL_EXPIRES_US),
+                    .amount = number(rows, row, COL_AMOUNT)},
         .event_name = copy_text(texts, PQgetvalue(rows, row, COL_NAME)),
         .starts_at_us = number(rows, row, COL_STARTS_US)};
     snprintf(ticket.booking.booking_id, sizeof(ticket.booking.booking_id), "%s",
              PQgetvalue(rows, row, COL_BOOKING));
     memcpy(ticket.shard, shard->name, sizeof(ticket.shard));
+    if (!PQgetisnull(rows, row, COL_CURRENCY))
+        ticket.booking.currency = copy_text(texts, PQgetvalue(rows, row, COL_CURRENCY));
     ticket.booking.seat_count =
         lookup_seats(numbers, (int32_t)number(rows, row, COL_COLS), *seats, count_seats(numbers));
     *seats += ticket.booking.seat_count;
@@ -136,6 +143,7 @@ static bool keep_rows(struct search_shard *shard, const PGresult *rows)
         seat_count += count_seats(PQgetvalue(rows, row, COL_SEATS));
         text_size += (size_t)PQgetlength(rows, row, COL_NAME) + 1;
         text_size += (size_t)PQgetlength(rows, row, COL_STATUS) + 1;
+        text_size += (size_t)PQgetlength(rows, row, COL_CURRENCY) + 1;
     }
     shard->tickets =
         malloc(count * sizeof(struct ticket) + seat_count * sizeof(struct seat) + text_size);

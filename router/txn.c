@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/dynbuf.h"
 #include "base/log.h"
 #include "router/commit.h"
 #include "router/lane.h"
@@ -41,7 +42,7 @@ struct txn {
     const enum statement *steps;
     size_t step;
     bool open; /* from the sending of BEGIN to the end */
-    struct booking_op *op;
+    struct lane_op *op;
     bool committed;            /* the server said so */
     bool wait_cut;             /* but waited for no standby */
     bool asks_wal;             /* what comes behind COMMIT was sent, too */
@@ -58,7 +59,7 @@ static void commit(struct txn *txn);
 
 /* --- parameters ------------------------------------------------------------------------------- */
 
-static void add_rows_cols(struct params *params, const struct booking_op *op)
+static void add_rows_cols(struct params *params, const struct lane_op *op)
 {
     params_array_begin(params, PARAMS_INT4, (int32_t)op->seat_count);
     for (size_t i = 0; i < op->seat_count; i++)
@@ -89,7 +90,7 @@ static void add_seen(struct params *params, const struct txn *txn)
 
 static void encode(struct params *params, const struct txn *txn, enum statement statement)
 {
-    const struct booking_op *op = txn->op;
+    const struct lane_op *op = txn->op;
     switch (statement) {
     case STATEMENT_LOCK:
         params_i64(params, op->event_id);
@@ -99,9 +100,10 @@ static void encode(struct params *params, const struct txn *txn, enum statement 
         params_i64(params, lane_slot_epoch(txn->slot));
         params_i64(params, op->event_id);
         params_uuid(params, &op->booking_id);
+        params_text(params, op->user_id);
         params_text(params, op->idempotency_key);
         params_i64(params, op->request_hash);
-        params_bool(params, op->asked);
+        params_bool(params, op->asked || op->look_first);
         add_rows_cols(params, op);
         break;
     case STATEMENT_CLAIM:
@@ -112,6 +114,7 @@ static void encode(struct params *params, const struct txn *txn, enum statement 
         if (statement == STATEMENT_CLAIM_VERSION) {
             add_seen(params, txn);
             params_i64(params, lane_slot_epoch(txn->slot));
+            params_text(params, op->user_id);
         }
         break;
     case STATEMENT_BOOK:
@@ -131,7 +134,7 @@ static void encode(struct params *params, const struct txn *txn, enum statement 
 
 static void settle(struct txn *txn)
 {
-    struct booking_op *op = txn->op;
+    struct lane_op *op = txn->op;
     txn->op = NULL;
     txn->open = false;
     if (txn->end == TXN_ANSWER)
@@ -172,8 +175,15 @@ enum look_column {
     LOOK_CREATED_US,
     LOOK_CONFLICTS,
     LOOK_SEAT_NOS,
-    LOOK_SEEN
+    LOOK_SEEN,
+    LOOK_STATUS,
+    LOOK_EXPIRES_US,
+    LOOK_AMOUNT,
+    LOOK_CURRENCY,
+    LOOK_ALLOWED
 };
+
+enum book_column { BOOK_CREATED_US, BOOK_AMOUNT, BOOK_CURRENCY };
 
 /* "{12,13}" and "{NULL,0190…}": as many elements as the booking has seats. */
 static bool take_look(struct txn *txn, const char *seat_nos, const char *seen)
@@ -197,6 +207,22 @@ static bool take_look(struct txn *txn, const char *seat_nos, const char *seen)
     return true;
 }
 
+/* An earlier answer of the same request. */
+static void take_replay(struct txn *txn, const PGresult *rows)
+{
+    struct book_result *result = &txn->result;
+    char own[UUID_TEXT_LEN + 1];
+    uuid_format(&txn->op->booking_id, own);
+    snprintf(result->booking_id, sizeof(result->booking_id), "%s",
+             PQgetvalue(rows, 0, LOOK_BOOKING_ID));
+    result->replayed = strcmp(own, result->booking_id) != 0;
+    result->created_at_us = lane_number(rows, 0, LOOK_CREATED_US);
+    result->status = strcmp(PQgetvalue(rows, 0, LOOK_STATUS), "held") == 0 ? "held" : "confirmed";
+    result->expires_at_us = lane_number(rows, 0, LOOK_EXPIRES_US);
+    result->amount = lane_number(rows, 0, LOOK_AMOUNT);
+    lane_currency(rows, 0, LOOK_CURRENCY, result->currency);
+}
+
 /* True if the seats are free and the next step may come; otherwise the end has begun. */
 static bool on_look(struct txn *txn, const PGresult *rows)
 {
@@ -212,12 +238,7 @@ static bool on_look(struct txn *txn, const PGresult *rows)
         lane_refused(txn->slot, result->error);
         finish(txn, TXN_AGAIN);
     } else if (result->error == SG_OK) {
-        char own[UUID_TEXT_LEN + 1];
-        uuid_format(&txn->op->booking_id, own);
-        snprintf(result->booking_id, sizeof(result->booking_id), "%s",
-                 PQgetvalue(rows, 0, LOOK_BOOKING_ID));
-        result->replayed = strcmp(own, result->booking_id) != 0;
-        result->created_at_us = strtoll(PQgetvalue(rows, 0, LOOK_CREATED_US), NULL, 10);
+        take_replay(txn, rows);
         commit(txn);
     } else {
         if (result->error == SG_SEATS_TAKEN || result->error == SG_UNKNOWN_SEAT) {
@@ -225,6 +246,7 @@ static bool on_look(struct txn *txn, const PGresult *rows)
             result->seat_count = lane_conflicts(PQgetvalue(rows, 0, LOOK_CONFLICTS), txn->op->seats,
                                                 txn->op->seat_count, txn->conflicts);
         }
+        result->left = lane_number(rows, 0, LOOK_ALLOWED);
         finish(txn, TXN_ANSWER);
     }
     return false;
@@ -244,7 +266,10 @@ static bool on_rows(struct txn *txn, enum statement statement, const PGresult *r
         return false;
     case STATEMENT_BOOK:
         if (PQntuples(rows) == 1) {
-            txn->result.created_at_us = strtoll(PQgetvalue(rows, 0, 0), NULL, 10);
+            txn->result.status = "confirmed";
+            txn->result.created_at_us = lane_number(rows, 0, BOOK_CREATED_US);
+            txn->result.amount = lane_number(rows, 0, BOOK_AMOUNT);
+            lane_currency(rows, 0, BOOK_CURRENCY, txn->result.currency);
             return true;
         }
         txn->op->asked = true; /* its booking, or its key, is there: look for it */
@@ -317,7 +342,7 @@ static void conclude(struct txn *txn, const PGresult *behind)
     txn->result.durability = left.durability;
     if (!txn->result.booking_id[0])
         uuid_format(&txn->op->booking_id, txn->result.booking_id);
-    lane_acknowledged(txn->slot, &left.token, 1);
+    lane_acknowledged(txn->slot, &left.token);
     finish_error(txn, SG_OK);
 }
 
@@ -393,7 +418,7 @@ void txn_free(struct txn *txn)
     free(txn);
 }
 
-bool txn_start(struct txn *txn, struct booking_op *op)
+bool txn_start(struct txn *txn, struct lane_op *op)
 {
     assert(!txn->op);
     txn->op = op;

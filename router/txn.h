@@ -17,7 +17,7 @@
 
 #include "base/settings.h"
 
-struct booking_op;
+struct lane_op;
 struct lane_slot;
 struct txn;
 
@@ -26,6 +26,6 @@ struct txn *txn_new(struct lane_slot *slot, enum booking_strategy strategy);
 void txn_free(struct txn *txn);
 /* Starts the op (already in flight on the slot). It comes to lane_finish or lane_again, then
  * lane_slot_idle is called. False if nothing was sent. */
-bool txn_start(struct txn *txn, struct booking_op *op);
+bool txn_start(struct txn *txn, struct lane_op *op);
 
 #endif

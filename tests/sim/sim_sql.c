@@ -25,6 +25,7 @@ struct sim_request {
     const char *sql; /* NULL: a statement */
     char params[PARAMS_COUNT][SIM_TEXT_SIZE];
     enum statement statement;
+    int item_count;
     struct {
         const uint8_t *at;
         int len;
@@ -51,6 +52,7 @@ struct sim_request *sim_request_statement(enum statement statement, const struct
     if (!params)
         return request;
     memcpy(request->data, params->data.data, len);
+    request->item_count = params->count;
     for (int i = 0; i < params->count; i++) {
         request->items[i].at = request->data + params->item[i].offset;
         request->items[i].len = params->item[i].len;
@@ -467,7 +469,7 @@ static void next_text(struct array *array, char ret_text[SIM_TEXT_SIZE])
     ret_text[len > 0 ? len : 0] = '\0';
 }
 
-/* --- book_batch ------------------------------------------------------------------------------- */
+/* --- take_batch ------------------------------------------------------------------------------- */
 
 struct asked {
     struct sim_booking booking;
@@ -481,8 +483,8 @@ static int decode_batch(const struct sim_request *request, struct asked *ret_ask
     struct array events = open_array(request, 1), ids = open_array(request, 2);
     struct array users = open_array(request, 3), keys = open_array(request, 4);
     struct array hashes = open_array(request, 5), rechecks = open_array(request, 6);
-    struct array rivals = open_array(request, 7), ords = open_array(request, 8);
-    struct array cols = open_array(request, 10);
+    struct array rivals = open_array(request, 7), ords = open_array(request, 10);
+    struct array cols = open_array(request, 12);
     const int count = events.left;
     assert(count <= BATCH_LIMIT);
     for (int i = 0; i < count; i++) {
@@ -580,6 +582,8 @@ static const char *guard(const struct sim_session *session, int64_t epoch)
     return session->sync && !sim_has_standby(session->node) ? "not_synchronous" : "ok";
 }
 
+#define TAKE_COLUMNS 12
+
 static void serve_batch(struct sim_session *session, struct sim_request *request)
 {
     static struct asked asked[BATCH_LIMIT];
@@ -592,11 +596,11 @@ static void serve_batch(struct sim_session *session, struct sim_request *request
         return;
     memcpy(&epoch, request->items[0].at, sizeof(epoch));
     const char *verdict = guard(session, (int64_t)be64toh(epoch));
-    PGresult *result = new_result(5);
+    PGresult *result = new_result(TAKE_COLUMNS);
     if (strcmp(verdict, "ok") != 0) {
         put_number(result, 0, 0, 0);
         put(result, 0, 1, verdict);
-        for (int column = 2; column < 5; column++)
+        for (int column = 2; column < TAKE_COLUMNS; column++)
             put(result, 0, column, NULL);
         sim_reply(session, &(struct sim_answer){.result = result, .behind = wal_row(session)});
         return;
@@ -615,6 +619,9 @@ static void serve_batch(struct sim_session *session, struct sim_request *request
         put(result, i, 2, NULL);
         put_number(result, i, 3, created_us);
         put(result, i, 4, strcmp(outcome, "seats_taken") == 0 ? "{1}" : NULL);
+        put(result, i, 5, done ? "confirmed" : NULL);
+        for (int column = 6; column < TAKE_COLUMNS; column++)
+            put(result, i, column, NULL);
         if (strcmp(outcome, "replayed") == 0) {
             const struct sim_record mark = {.kind = SIM_NOISE};
             uuid_format(&id, text);
@@ -632,7 +639,7 @@ static void serve_batch(struct sim_session *session, struct sim_request *request
 void sim_serve_statement(struct sim_session *session, void *arg)
 {
     struct sim_request *request = arg;
-    if (request->statement == STATEMENT_BOOK_BATCH) {
+    if (request->statement == STATEMENT_TAKE_BATCH) {
         serve_batch(session, request);
         return;
     }

@@ -24,7 +24,7 @@ static bool hangs(struct rig_server *server, struct fake_session *session)
 static bool books_and_hangs(struct rig_server *server, struct fake_session *session)
 {
     size_t before = session->out.len;
-    rig_book_batch(server, session);
+    rig_take_batch(server, session);
     session->out.len = before;
     fake_hang(session);
     return true;
@@ -41,10 +41,10 @@ static const char *refusal;
 
 static bool refuses(struct rig_server *server, struct fake_session *session)
 {
-    const char *const values[] = {"0", refusal, NULL, NULL, NULL};
+    const char *const values[TAKE_COLUMNS] = {"0", refusal};
     server->batches++;
-    fake_describe(session, 5);
-    fake_row(session, 5, values);
+    fake_describe(session, TAKE_COLUMNS);
+    fake_row(session, TAKE_COLUMNS, values);
     fake_complete(session, "SELECT 1");
     return true;
 }
@@ -281,7 +281,7 @@ static void refused_until_the_epoch_changes(struct rig *rig, const char *word, e
                                             unsigned batches_max)
 {
     refusal = word;
-    rig->settings.booking.deadline_ms = 300;
+    rig->settings.booking.deadline_ms = 1500;
     rig_start_ready(rig);
     rig->servers[ALPHA_1].instead = refuses;
     book(rig, 3);
@@ -306,17 +306,17 @@ static void refused_until_the_epoch_changes(struct rig *rig, const char *word, e
 
 static void test_a_fence(void **state)
 {
-    refused_until_the_epoch_changes(*state, "fenced", SG_FENCED, 4);
+    refused_until_the_epoch_changes(*state, "fenced", SG_FENCED, 10);
 }
 
 static void test_a_stale_epoch(void **state)
 {
-    refused_until_the_epoch_changes(*state, "stale_epoch", SG_STALE_EPOCH, 4);
+    refused_until_the_epoch_changes(*state, "stale_epoch", SG_STALE_EPOCH, 10);
 }
 
 static void test_no_standby(void **state)
 {
-    refused_until_the_epoch_changes(*state, "not_synchronous", SG_NOT_SYNCHRONOUS, 30);
+    refused_until_the_epoch_changes(*state, "not_synchronous", SG_NOT_SYNCHRONOUS, 150);
 }
 
 /* A fence that comes and goes without the topology noticing: the slow tick. One that the topology
@@ -358,7 +358,7 @@ static void test_the_buffer_has_bounds(void **state)
     key[sizeof(key) - 1] = '\0';
     errand->rig = rig;
     rig->settings.booking.queue_bytes = 65536;
-    rig->settings.booking.deadline_ms = 200;
+    rig->settings.booking.deadline_ms = 2000;
     rig_publish_topology(rig, &nobody);
     rig_start(rig);
     while (router_book(rig->router, &request, on_rig_booked, errand) == SG_OK)
@@ -438,7 +438,7 @@ static void test_sync_is_told_only_if_it_is(void **state)
 static void test_sync_past_its_deadline_is_unknown(void **state)
 {
     struct rig *rig = *state;
-    rig->settings.booking.deadline_ms = 150;
+    rig->settings.booking.deadline_ms = 2000;
     start_sync(rig);
     book(rig, 3);
     rig_wait(rig);

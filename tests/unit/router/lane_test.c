@@ -22,7 +22,7 @@ static bool dies_once(struct rig_server *server, struct fake_session *session)
 static bool answers_then_goes_down_once(struct rig_server *server, struct fake_session *session)
 {
     server->instead = NULL;
-    rig_book_batch(server, session);
+    rig_take_batch(server, session);
     fake_fatal(session, "57P01");
     return true;
 }
@@ -43,8 +43,8 @@ static bool hangs(struct rig_server *server, struct fake_session *session)
 
 static bool is_poisoned(struct rig_server *server, struct fake_session *session)
 {
-    for (unsigned i = 0; i < fake_array_len(session, 10); i++) {
-        if (fake_u32(fake_array_item(session, 10, i, 4)) % 10 == 7) {
+    for (unsigned i = 0; i < fake_array_len(session, 12); i++) {
+        if (fake_u32(fake_array_item(session, 12, i, 4)) % 10 == 7) {
             server->batches++;
             fake_error(session, "22P05");
             return true;
@@ -55,28 +55,28 @@ static bool is_poisoned(struct rig_server *server, struct fake_session *session)
 
 static bool is_fenced_once(struct rig_server *server, struct fake_session *session)
 {
-    static const char *const values[] = {"0", "fenced", NULL, NULL, NULL};
+    static const char *const values[TAKE_COLUMNS] = {"0", "fenced"};
     server->instead = NULL;
-    fake_describe(session, 5);
-    fake_row(session, 5, values);
+    fake_describe(session, TAKE_COLUMNS);
+    fake_row(session, TAKE_COLUMNS, values);
     fake_complete(session, "SELECT 1");
     return true;
 }
 
 static bool talks_nonsense(struct rig_server *server, struct fake_session *session)
 {
-    static const char *const rows[][5] = {{"0", "booked", NULL, NULL, NULL},
-                                          {"-1", "booked", NULL, NULL, NULL},
-                                          {"99999999999", "booked", NULL, NULL, NULL},
-                                          {"x", "seats_taken", NULL, NULL, "{1}"},
-                                          {NULL, NULL, NULL, NULL, NULL},
-                                          {"1", "never heard of", NULL, NULL, NULL},
-                                          {"2", "seats_taken", NULL, NULL, "{9,-3,1"},
-                                          {"2", "booked", NULL, NULL, NULL}};
+    static const char *const rows[][TAKE_COLUMNS] = {{"0", "booked", NULL, NULL, NULL},
+                                                     {"-1", "booked", NULL, NULL, NULL},
+                                                     {"99999999999", "booked", NULL, NULL, NULL},
+                                                     {"x", "seats_taken", NULL, NULL, "{1}"},
+                                                     {NULL, NULL, NULL, NULL, NULL},
+                                                     {"1", "never heard of", NULL, NULL, NULL},
+                                                     {"2", "seats_taken", NULL, NULL, "{9,-3,1"},
+                                                     {"2", "booked", NULL, NULL, NULL}};
     (void)server;
-    fake_describe(session, 5);
+    fake_describe(session, TAKE_COLUMNS);
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
-        fake_row(session, 5, rows[i]);
+        fake_row(session, TAKE_COLUMNS, rows[i]);
     fake_complete(session, "SELECT 8");
     return true;
 }
@@ -227,7 +227,7 @@ static void test_poison_fails_alone(void **state)
 static void test_nonsense_answers_nobody_wrongly(void **state)
 {
     struct rig *rig = *state;
-    rig->settings.booking.deadline_ms = 200;
+    rig->settings.booking.deadline_ms = 2000;
     rig_start_ready(rig);
     rig->servers[ALPHA_1].instead = talks_nonsense;
     for (int i = 0; i < 2; i++)
@@ -245,7 +245,7 @@ static void test_nonsense_answers_nobody_wrongly(void **state)
 static void test_deadlines_say_what_is_known(void **state)
 {
     struct rig *rig = *state;
-    rig->settings.booking.deadline_ms = 150;
+    rig->settings.booking.deadline_ms = 2000;
     rig->settings.booking.batch_max = 4;
     rig_start_ready(rig);
     rig->servers[ALPHA_1].instead = hangs;
@@ -268,7 +268,7 @@ static struct fake_session *held_session;
 static bool holds_back(struct rig_server *server, struct fake_session *session)
 {
     held_session = session;
-    rig_book_batch(server, session);
+    rig_take_batch(server, session);
     session->hung = true; /* no Sync is heard, so none is answered */
     return true;
 }
@@ -277,7 +277,7 @@ static bool holds_back(struct rig_server *server, struct fake_session *session)
 static void test_a_late_answer_is_swallowed(void **state)
 {
     struct rig *rig = *state;
-    rig->settings.booking.deadline_ms = 100;
+    rig->settings.booking.deadline_ms = 2000;
     rig_start_ready(rig);
     rig->servers[ALPHA_1].instead = holds_back;
     for (int i = 0; i < 3; i++)
@@ -346,7 +346,7 @@ static void test_a_lane_retires_by_itself(void **state)
     router_sync_map(rig->router);
     turn_for(rig->base, 150);
     assert_int_equal(rig->answers, 0);
-    assert_int_equal(rig_sessions(rig, BETA_1), 1); /* its lane's; the read pool is gone */
+    assert_int_equal(rig_sessions(rig, BETA_1), 1); /* its lane's; the others are gone */
     fake_wake(held_session);
     rig_wait(rig);
     rig_check_errors(rig, 0, 1, SG_OK);
@@ -525,7 +525,7 @@ static void test_a_refusal_has_no_token(void **state)
 
 static bool misbehaves_at_random(struct rig_server *server, struct fake_session *session)
 {
-    if (strcmp(session->statement, "book_batch") != 0)
+    if (strcmp(session->statement, "take_batch") != 0)
         return false;
     switch (arc4random_uniform(12)) {
     case 0:
@@ -535,7 +535,7 @@ static bool misbehaves_at_random(struct rig_server *server, struct fake_session 
         fake_error(session, "40P01");
         return true;
     case 2:
-        rig_book_batch(server, session);
+        rig_take_batch(server, session);
         fake_fatal(session, "57P01");
         return true;
     case 3:

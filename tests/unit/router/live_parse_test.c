@@ -123,6 +123,7 @@ static void what_is_no_line_is_refused(void **state)
         "alpha7 91234-1 91300-2 100 97 1 2 -",
         "Alpha.7 91234-1 91300-2 100 97 1 2 -",
         "al}pha.7 91234-1 91300-2 100 97 1 2 -",
+        "b 01973c6e-25a1-7c7c-8f00-0123456789ab confirmed", /* a note is no line */
         "a2345678901234567890123456789012345678901234567890123456789012345.7 1-1 2-1 1 1 0 0 -",
     };
     (void)state;
@@ -148,6 +149,48 @@ static void too_many_seats_are_refused(void **state)
     free(text);
     assert_true(live_line_parse(HEAD "10 8 1 1 x:1", sizeof(HEAD "10 8 1 1 x:1") - 1, &line));
     assert_false(live_seats_parse(&line, 0, 10, &seats));
+}
+
+static void notes_are_taken_apart(void **state)
+{
+    static const char booking[] = "01973c6e-25a1-7c7c-8f00-0123456789ab";
+    static const char *const statuses[] = {"held", "confirmed", "cancelled", "expired", "failed"};
+    static const char *const bad[] = {
+        "",
+        " ",
+        "held",
+        "01973c6e-25a1-7c7c-8f00-0123456789ab",
+        "01973c6e-25a1-7c7c-8f00-0123456789ab ",
+        "01973c6e-25a1-7c7c-8f00-0123456789ab  held",
+        "01973c6e-25a1-7c7c-8f00-0123456789ab held ",
+        "01973c6e-25a1-7c7c-8f00-0123456789ab hel",
+        "01973c6e-25a1-7c7c-8f00-0123456789ab heldd",
+        "01973c6e-25a1-7c7c-8f00-0123456789ab HELD",
+        "01973c6e-25a1-7c7c-8f00-0123456789a held",
+        "01973c6e-25a1-7c7c-8f00-0123456789abc held",
+        "01973c6e-25a1-7c7c-8f00-0123456789ax held",
+        "01973c6e 25a1-7c7c-8f00-0123456789ab held",
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof(statuses) / sizeof(statuses[0]); i++) {
+        struct live_note note;
+        char text[80], back[UUID_TEXT_LEN + 1];
+        size_t len = (size_t)snprintf(text, sizeof(text), "%s %s", booking, statuses[i]);
+        assert_true(live_note_parse(text, len, &note));
+        assert_string_equal(note.status, statuses[i]);
+        uuid_format(&note.booking_id, back);
+        assert_string_equal(back, booking);
+    }
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        struct live_note note = {.status = "untouched"};
+        size_t len = strlen(bad[i]);
+        char *copy = malloc(len ? len : 1); /* the sanitizer sees a read beyond it */
+        memcpy(copy, bad[i], len);
+        if (live_note_parse(copy, len, &note))
+            fail_msg("\"%s\" was taken for a note", bad[i]);
+        assert_string_equal(note.status, "untouched");
+        free(copy);
+    }
 }
 
 static void ids_come_back(void **state)
@@ -191,11 +234,9 @@ static void ids_come_back(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_line_is_taken_apart),
-        cmocka_unit_test(words_and_odd_names),
-        cmocka_unit_test(what_is_no_line_is_refused),
-        cmocka_unit_test(too_many_seats_are_refused),
-        cmocka_unit_test(ids_come_back),
+        cmocka_unit_test(a_line_is_taken_apart),      cmocka_unit_test(words_and_odd_names),
+        cmocka_unit_test(what_is_no_line_is_refused), cmocka_unit_test(too_many_seats_are_refused),
+        cmocka_unit_test(notes_are_taken_apart),      cmocka_unit_test(ids_come_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -113,6 +113,7 @@ struct reader {
     char last_id[ROUTER_LIVE_ID_MAX + 1];
     int calls;
     bool leaves; /* at its next call */
+    char note[80];
 };
 
 static struct reader readers[READERS];
@@ -145,6 +146,13 @@ static void on_change(void *arg, const struct live_change *change)
     reader->generation = id.generation;
     reader->id = id.position;
     reader->calls++;
+    reader->note[0] = '\0';
+    if (change->status) {
+        assert_false(change->resync);
+        uuid_format(&change->booking_id, reader->note);
+        snprintf(reader->note + UUID_TEXT_LEN, sizeof(reader->note) - UUID_TEXT_LEN, " %s",
+                 change->status);
+    }
     snprintf(reader->last_id, sizeof(reader->last_id), "%s", change->id);
     if (reader->leaves) {
         live_topic_leave(reader->watch);
@@ -260,7 +268,7 @@ static void answer(void)
                                    .line_count = (size_t)redis.answer_count};
     for (int i = 0; i < redis.answer_count; i++) {
         line_of(redis.answer[i], redis.generation, text[i]);
-        lines[i] = (struct live_text){text[i], strlen(text[i])};
+        lines[i] = (struct live_text){.text = text[i], .len = strlen(text[i])};
     }
     redis.wanted |= live_topic_read(&topic, &reading);
 }
@@ -525,6 +533,72 @@ static void a_deleted_event_is_told_to_all(void **state)
     live_topic_done(&topic);
 }
 
+#define BOOKING "01973c6e-25a1-7c7c-8f00-0123456789ab"
+
+/* The next change with what stands before it; gives what the first reader was told of bookings. */
+static const char *note_told(const char *before, int kind)
+{
+    char line[200], text[500];
+    sell(kind);
+    redis.at++;
+    line_of(redis.at, redis.generation, line);
+    snprintf(text, sizeof(text), "%s%s", before, line);
+    int calls = readers[0].calls;
+    assert_false(live_topic_message(&topic, text, strlen(text)));
+    assert_int_equal(readers[0].calls, calls + 1);
+    return readers[0].note;
+}
+
+static void a_note_belongs_to_the_line_behind_it(void **state)
+{
+    (void)state;
+    start(1);
+    join(&readers[0], false);
+    read_now();
+    assert_string_equal(readers[0].note, "");
+    assert_string_equal(note_told("b " BOOKING " held\n", 1), BOOKING " held");
+    assert_string_equal(note_told("", 1), "");
+    assert_string_equal(note_told("b " BOOKING " failed\n", -1), BOOKING " failed");
+    assert_string_equal(note_told("b " BOOKING " held\nb " BOOKING " expired\n", 2),
+                        BOOKING " expired");
+    /* one that cannot be read, or belongs to a line that cannot, is told to nobody */
+    assert_string_equal(note_told("b " BOOKING " sold\n", 3), "");
+    assert_string_equal(note_told("b " BOOKING " held\nhello\n", 4), "");
+    assert_string_equal(note_told("n " BOOKING " held\n", 4), "");
+    live_topic_done(&topic);
+}
+
+static void a_reading_brings_notes_too(void **state)
+{
+    static char text[2][200];
+    struct live_text lines[2] = {{.note = BOOKING " confirmed", .note_len = 46}, {.note = NULL}};
+    struct live_reading reading = {.counts = {SEATS, SEATS, 0, 0}, .cols = COLS, .lines = lines};
+    struct position from;
+    (void)state;
+    for (int count = 1; count <= 2; count++) {
+        start(1);
+        join(&readers[0], false);
+        read_now();
+        for (int i = 0; i < count; i++) {
+            sell(-1);
+            line_of(i + 1, redis.generation, text[i]);
+            lines[i].text = text[i];
+            lines[i].len = strlen(text[i]);
+        }
+        reading.line_count = (size_t)count;
+        reading.at = truth.log[count].id;
+        (void)live_topic_ask(&topic, &from);
+        assert_false(live_topic_read(&topic, &reading));
+        assert_int_equal(readers[0].calls, 1 + count);
+        assert_string_equal(readers[0].note, count == 1 ? BOOKING " confirmed" : "");
+        /* who comes now is told the counters of that position, and of no booking */
+        join(&readers[1], false);
+        assert_int_equal(readers[1].calls, 1);
+        assert_string_equal(readers[1].note, "");
+        live_topic_done(&topic);
+    }
+}
+
 static void rubbish_on_the_channel_is_survived(void **state)
 {
     static const char *const texts[] = {"", "\n\n", "hello", "alpha.3 100-1 101-1 1 1 0 0",
@@ -547,6 +621,8 @@ int main(void)
         cmocka_unit_test(a_trimmed_history_is_a_resync),
         cmocka_unit_test(a_redis_that_forgot_is_a_resync),
         cmocka_unit_test(a_deleted_event_is_told_to_all),
+        cmocka_unit_test(a_note_belongs_to_the_line_behind_it),
+        cmocka_unit_test(a_reading_brings_notes_too),
         cmocka_unit_test(rubbish_on_the_channel_is_survived),
         cmocka_unit_test(nobody_misses_anything),
         cmocka_unit_test(without_faults_nobody_has_to_look_again),

@@ -92,22 +92,26 @@ struct rig {
 /* --- the servers -------------------------------------------------------------------------------
  */
 
-static inline void rig_book_batch(struct rig_server *server, struct fake_session *session)
+/* What take_batch and change_batch answer. */
+#define TAKE_COLUMNS 12
+#define CHANGE_COLUMNS 11
+
+static inline void rig_take_batch(struct rig_server *server, struct fake_session *session)
 {
     struct rig *rig = server->rig;
     unsigned count = fake_array_len(session, 1);
     unsigned seat = 0;
     int len;
     server->batches++;
-    fake_describe(session, 5);
+    fake_describe(session, TAKE_COLUMNS);
     for (unsigned i = 0; i < count; i++) {
         struct asked *asked = &rig->asked[rig->asked_count];
         assert_true(rig->asked_count++ < ASKED_MAX);
-        while (fake_u32(fake_array_item(session, 8, seat, 4)) != i + 1)
+        while (fake_u32(fake_array_item(session, 10, seat, 4)) != i + 1)
             seat++;
         *asked = (struct asked){.node = server->node,
                                 .batch = server->batches,
-                                .label = fake_u32(fake_array_item(session, 10, seat, 4)),
+                                .label = fake_u32(fake_array_item(session, 12, seat, 4)),
                                 .recheck = *fake_array_item(session, 6, i, 1),
                                 .rival = *fake_array_item(session, 7, i, 1),
                                 .epoch = fake_u32(fake_param(session, 0, &len) + 4)};
@@ -115,8 +119,9 @@ static inline void rig_book_batch(struct rig_server *server, struct fake_session
         char ord[16];
         snprintf(ord, sizeof(ord), "%u", i + 1);
         const char *conflicts = strcmp(outcome, "seats_taken") == 0 ? "{1}" : NULL;
-        const char *values[] = {ord, outcome, NULL, "1795219200000000", conflicts};
-        fake_row(session, 5, values);
+        const char *values[TAKE_COLUMNS] = {
+            ord, outcome, NULL, "1795219200000000", conflicts, "confirmed", NULL, "2500", "EUR"};
+        fake_row(session, TAKE_COLUMNS, values);
     }
     fake_complete(session, "SELECT");
 }
@@ -146,20 +151,23 @@ static inline void rig_position(struct rig_server *server, struct fake_session *
 
 static inline void rig_event(struct rig_server *server, struct fake_session *session)
 {
-    static const char *const values[] = {"1", "Show", "1795219200000000", "10", "10", "100"};
-    fake_describe(session, 6);
+    static const char *const values[] = {
+        "1",   "Show", "1795219200000000", "10",          "10",   "100",
+        "EUR", "4",    "Stalls\nCircle",   "{2500,1200}", "{1,6}"};
+    fake_describe(session, 11);
     if (!server->knows_nothing)
-        fake_row(session, 6, values);
+        fake_row(session, 11, values);
     fake_complete(session, "SELECT");
 }
 
 static inline void rig_booking(struct rig_server *server, struct fake_session *session)
 {
-    static const char *const values[] = {"10",   "u-1", "confirmed", "{0,11}", "1795219200000000",
-                                         "0/100"};
-    fake_describe(session, 6);
+    static const char *const values[] = {
+        "10",   "u-1", "held", "{0,11}", "1795219200000000", "1795219260000000",
+        "5000", "EUR", "0/100"};
+    fake_describe(session, 9);
     if (!server->knows_nothing)
-        fake_row(session, 6, values);
+        fake_row(session, 9, values);
     fake_complete(session, "SELECT");
 }
 
@@ -215,8 +223,8 @@ static inline void on_rig_execute(void *arg, struct fake_session *session)
     }
     if (server->instead && server->instead(server, session))
         return;
-    if (strcmp(statement, "book_batch") == 0) {
-        rig_book_batch(server, session);
+    if (strcmp(statement, "take_batch") == 0) {
+        rig_take_batch(server, session);
         return;
     }
     server->reads++;
@@ -474,9 +482,9 @@ static inline void rig_start_ready(struct rig *rig)
 {
     rig_start(rig);
     unsigned reads = (unsigned)rig->settings.reads.connections;
-    turn_until(rig->base, rig_sessions(rig, ALPHA_1) == reads + 1 &&
+    turn_until(rig->base, rig_sessions(rig, ALPHA_1) == reads + 2 &&
                               rig_sessions(rig, ALPHA_2) == reads &&
-                              rig_sessions(rig, BETA_1) == reads + 1);
+                              rig_sessions(rig, BETA_1) == reads + 2); /* of each lane one */
     turn_for(rig->base, 30);
 }
 

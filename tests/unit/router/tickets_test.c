@@ -78,13 +78,21 @@ static bool answer_tickets(struct rig_server *server, struct fake_session *sessi
     asked_start = param_i64(session, 1);
     asked_event = param_i64(session, 2);
     asked_limit = param_i64(session, 4);
-    fake_describe(session, 8);
+    fake_describe(session, 11);
     for (size_t i = 0; i < count && (int64_t)i < asked_limit; i++) {
         const struct stub *stub = &stubs[i];
-        const char *values[] = {
-            stub->booking_id, stub->event_id,    "Show", stub->starts_us, "10", "confirmed",
-            stub->seats,      "1795219200000000"};
-        fake_row(session, 8, values);
+        const char *values[] = {stub->booking_id,
+                                stub->event_id,
+                                "Show",
+                                stub->starts_us,
+                                "10",
+                                "confirmed",
+                                stub->seats,
+                                "1795219200000000",
+                                "1795219260000000",
+                                "2500",
+                                "EUR"};
+        fake_row(session, 11, values);
     }
     fake_complete(session, "SELECT");
     return true;
@@ -96,6 +104,9 @@ static void on_tickets(void *arg, enum sg_error error, const struct ticket_page 
     memset(&page, 0, sizeof(page));
     page.took_us = clock_mono_us() - begun_us;
     for (size_t i = 0; error == SG_OK && i < shown->ticket_count; i++) {
+        assert_int_equal(shown->tickets[i].booking.expires_at_us, 1795219260000000);
+        assert_int_equal(shown->tickets[i].booking.amount, 2500);
+        assert_string_equal(shown->tickets[i].booking.currency, "EUR");
         size_t len = strlen(page.ids);
         snprintf(page.ids + len, sizeof(page.ids) - len, "%s%c",
                  strcmp(shown->tickets[i].shard, "beta") == 0 ? "b" : "a",

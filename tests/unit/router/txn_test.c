@@ -11,6 +11,8 @@
 
 #include "base/uuid.h"
 
+#define LOOK_COLUMNS 11
+
 enum fault {
     FAULT_NONE,
     DIES_BEFORE,     /* the statement was never carried out */
@@ -47,17 +49,18 @@ static void read_booking_id(const struct fake_session *session, int param)
 static void look(struct fake_session *session)
 {
     int len;
-    bool recheck = *fake_param(session, 5, &len);
+    bool recheck = *fake_param(session, 6, &len);
     char own[sizeof(model.booking_id)];
     memcpy(own, model.booking_id, sizeof(own));
     read_booking_id(session, 2);
     if (model.committed)
         assert_string_equal(own, model.booking_id); /* always under the same id */
-    const char *taken[] = {"seats_taken", NULL, NULL, "{1}", "{0}", "{NULL}"};
-    const char *replayed[] = {"replayed", model.booking_id, "1795219200000000", NULL, NULL, NULL};
-    const char *is_free[] = {"free", NULL, NULL, NULL, "{0}", "{NULL}"};
-    fake_describe(session, 6);
-    fake_row(session, 6, !model.committed ? is_free : recheck ? replayed : taken);
+    const char *taken[LOOK_COLUMNS] = {"seats_taken", NULL, NULL, "{1}", "{0}", "{NULL}"};
+    const char *replayed[LOOK_COLUMNS] = {
+        "replayed", model.booking_id, "1795219200000000", NULL, NULL, NULL, "confirmed"};
+    const char *is_free[LOOK_COLUMNS] = {"free", NULL, NULL, NULL, "{0}", "{NULL}"};
+    fake_describe(session, LOOK_COLUMNS);
+    fake_row(session, LOOK_COLUMNS, !model.committed ? is_free : recheck ? replayed : taken);
     fake_complete(session, "SELECT 1");
 }
 
@@ -100,7 +103,10 @@ static void carry_out(struct rig_server *server, struct fake_session *session)
     } else if (strncmp(statement, "claim", 5) == 0) {
         claim(session);
     } else if (strcmp(statement, "book") == 0) {
-        fake_value(session, "1795219200000000");
+        static const char *const row[] = {"1795219200000000", "0", NULL};
+        fake_describe(session, 3);
+        fake_row(session, 3, row);
+        fake_complete(session, "INSERT 0 1");
     } else if (strcmp(statement, "commit") == 0) {
         end_transaction(session, true);
     } else if (strcmp(statement, "rollback") == 0) {

@@ -45,7 +45,12 @@ static void test_read_statements_only_read(void **state)
         assert_memory_equal(info->sql, "SELECT", 6);
         assert_null(strstr(info->sql, "INSERT"));
         assert_null(strstr(info->sql, "UPDATE"));
-        assert_null(strstr(info->sql, "book_batch"));
+        assert_null(strstr(info->sql, "_batch"));
+        assert_null(strstr(info->sql, "order_step"));
+        assert_null(strstr(info->sql, "orders_due"));
+        assert_null(strstr(info->sql, "_store"));
+        assert_null(strstr(info->sql, "waitlist_join"));
+        assert_null(strstr(info->sql, "waitlist_leave"));
         assert_null(strstr(info->sql, "create_event"));
     }
 }
@@ -60,6 +65,12 @@ static void test_outcomes(void **state)
                  {"seats_taken", SG_SEATS_TAKEN},
                  {"unknown_seat", SG_UNKNOWN_SEAT},
                  {"unknown_event", SG_UNKNOWN_EVENT},
+                 {"over_limit", SG_OVER_LIMIT},
+                 {"ok", SG_OK},
+                 {"not_owner", SG_NOT_OWNER},
+                 {"hold_expired", SG_HOLD_EXPIRED},
+                 {"order_open", SG_ORDER_OPEN},
+                 {"already_waiting", SG_ALREADY_WAITING},
                  {"key_reused", SG_KEY_REUSED},
                  {"fenced", SG_FENCED},
                  {"stale_epoch", SG_STALE_EPOCH},
