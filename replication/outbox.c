@@ -22,6 +22,7 @@
 /* Upper bounds of what is written: of an operation without its text, of a command without the
  * names in its keys. */
 #define OP_BYTES ((size_t)128)
+#define NOTE_BYTES ((size_t)(1 + UUID_TEXT_LEN + 1 + 16))
 #define COMMAND_BYTES ((size_t)400)
 
 enum op_kind { OP_SEATS, OP_GRID, OP_REGRID, OP_GONE, OP_SEED, OP_ADD, OP_REMOVE };
@@ -33,9 +34,10 @@ struct op {
     bool mend;              /* ADD, REMOVE */
     int64_t a;              /* SEATS d_held, GRID rows, SEED held, ADD event_id */
     int64_t b;              /* SEATS d_booked, GRID cols, SEED booked */
-    struct uuid booking_id; /* ADD, REMOVE */
+    struct uuid booking_id; /* ADD, REMOVE; SEATS with a status */
     const char *text;       /* SEATS: "x:1,2,3;.:4", in a block like all of this */
     size_t text_len;
+    const char *status; /* SEATS: of the booking; NULL: no note */
 };
 
 struct key {
@@ -314,6 +316,7 @@ static struct op *make_op(struct outbox *outbox, enum op_kind kind, const struct
     case OP_SEED:
         op->a = effect->d_held;
         op->b = effect->d_booked;
+        op->status = effect->status;
         break;
     case OP_GRID:
     case OP_REGRID:
@@ -363,7 +366,7 @@ static void append(struct outbox *outbox, struct key *key, struct op *op)
         key->first = op;
     key->last = op;
     key->op_count++;
-    outbox->bytes += OP_BYTES;
+    outbox->bytes += OP_BYTES + (op->status ? NOTE_BYTES : 0);
 }
 
 /* --- adding --------------------------------------------------------------------------------- */
@@ -502,6 +505,25 @@ static void encode_script(struct dynbuf *out, enum script script, size_t arg_cou
     redisresp_args(out, key_count);
 }
 
+/* "x:1,2,3;.:4 BOOKING STATUS" */
+static void encode_seats(struct dynbuf *out, const struct op *op)
+{
+    char note[NOTE_BYTES + 1];
+    size_t len = 0;
+    if (op->status) {
+        note[0] = ' ';
+        uuid_format(&op->booking_id, note + 1);
+        len = 1 + UUID_TEXT_LEN;
+        note[len++] = ' ';
+        size_t status_len = strlen(op->status);
+        assert(len + status_len <= NOTE_BYTES);
+        memcpy(note + len, op->status, status_len);
+        len += status_len;
+    }
+    redisresp_arg_pair(out, op->text_len ? op->text : "-", op->text_len ? op->text_len : 1, note,
+                       len);
+}
+
 static void encode_event_op(struct dynbuf *out, const struct op *op)
 {
     encode_position(out, &op->position);
@@ -521,10 +543,7 @@ static void encode_event_op(struct dynbuf *out, const struct op *op)
         redisresp_args(out, "seed");
         break;
     default:
-        if (op->text_len)
-            redisresp_arg(out, op->text, op->text_len);
-        else
-            redisresp_args(out, "-");
+        encode_seats(out, op);
         break;
     }
 }

@@ -46,7 +46,8 @@ struct booking {
     struct uuid id;
     const char *user;
     size_t user_len;
-    char state; /* 'h', 'x', or '.': it holds nothing */
+    char state;         /* 'h', 'x', or '.': it holds nothing */
+    const char *status; /* static; NULL: one that nobody knows */
     struct pgvalue_list *seats;
 };
 
@@ -184,9 +185,26 @@ static const struct pgoutput_value *value_of(const struct relation *relation, si
     return value->kind == 'u' && older ? &older->values[at] : value;
 }
 
-static bool is_label(const struct pgoutput_value *value, const char *label)
+/* Each with what it makes of the seats. */
+static const struct {
+    const char *label;
+    char state;
+} statuses[] = {
+    {"confirmed", 'x'}, {"held", 'h'}, {"cancelled", '.'}, {"expired", '.'}, {"failed", '.'},
+};
+
+static void read_status(const struct pgoutput_value *value, struct booking *ret_booking)
 {
-    return value->len == strlen(label) && memcmp(value->data, label, value->len) == 0;
+    ret_booking->state = '.';
+    ret_booking->status = NULL;
+    for (size_t i = 0; i < sizeof(statuses) / sizeof(statuses[0]); i++) {
+        const char *label = statuses[i].label;
+        if (value->len != strlen(label) || memcmp(value->data, label, value->len) != 0)
+            continue;
+        ret_booking->state = statuses[i].state;
+        ret_booking->status = label;
+        return;
+    }
 }
 
 static bool is_present(const struct pgoutput_value *value)
@@ -230,7 +248,7 @@ static enum sg_error read_booking(const struct relation *relation,
                          (long long)ret_booking->event_id);
     ret_booking->user = user->data;
     ret_booking->user_len = user->len;
-    ret_booking->state = is_label(status, "confirmed") ? 'x' : is_label(status, "held") ? 'h' : '.';
+    read_status(status, ret_booking);
     return error;
 }
 
@@ -243,18 +261,32 @@ static struct effect *add_effect(struct effects *effects, enum effect_kind kind,
     return effect;
 }
 
-/* The booking's seats change from one state to another. */
-static void add_seats(struct effects *effects, const struct booking *booking, char from, char to)
+/* The booking's seats change from one state to another; its status is `status` from now on. */
+static void add_seats(struct effects *effects, const struct booking *booking, char from, char to,
+                      const char *status)
 {
     int64_t count = (int64_t)booking->seats->count;
     if (from == to || count == 0)
         return;
     struct effect *effect = add_effect(effects, EFFECT_SEATS, booking->event_id);
+    effect->booking_id = booking->id;
+    effect->status = status;
     effect->d_held = count * ((to == 'h') - (from == 'h'));
     effect->d_booked = count * ((to == 'x') - (from == 'x'));
     effect->state = to;
     effect->seats = booking->seats->items;
     effect->seat_count = booking->seats->count;
+}
+
+/* Another status that moves no seats. */
+static void add_status(struct effects *effects, const struct booking *was, const struct booking *is)
+{
+    if (was->state != is->state || was->status == is->status || !is->status)
+        return;
+    struct effect *effect = add_effect(effects, EFFECT_SEATS, is->event_id);
+    effect->booking_id = is->id;
+    effect->status = is->status;
+    effect->state = is->state;
 }
 
 /* A user id that nobody can ask for is not indexed; the API takes 1 to 64 bytes. */
@@ -280,10 +312,15 @@ static bool same_seats(const struct booking *a, const struct booking *b)
                                            a->seats->count * sizeof(*a->seats->items)) == 0);
 }
 
+static bool same_booking(const struct booking *a, const struct booking *b)
+{
+    return a->event_id == b->event_id && memcmp(&a->id, &b->id, sizeof(a->id)) == 0;
+}
+
 static bool same_ticket(const struct booking *a, const struct booking *b)
 {
-    return a->event_id == b->event_id && a->user_len == b->user_len &&
-           memcmp(a->user, b->user, a->user_len) == 0 && memcmp(&a->id, &b->id, sizeof(a->id)) == 0;
+    return same_booking(a, b) && a->user_len == b->user_len &&
+           memcmp(a->user, b->user, a->user_len) == 0;
 }
 
 /* Either may be NULL: there was, or is, no such row. */
@@ -291,12 +328,14 @@ static void compare_bookings(const struct booking *was, const struct booking *is
                              struct effects *effects)
 {
     if (was && is && same_seats(was, is)) {
-        add_seats(effects, is, was->state, is->state);
+        add_seats(effects, is, was->state, is->state, is->status);
+        add_status(effects, was, is);
     } else {
         if (was)
-            add_seats(effects, was, was->state, '.');
+            add_seats(effects, was, was->state, '.',
+                      is && same_booking(was, is) ? is->status : NULL);
         if (is)
-            add_seats(effects, is, '.', is->state);
+            add_seats(effects, is, '.', is->state, is->status);
     }
     bool had = is_ticket(was);
     bool has = is_ticket(is);

@@ -8,7 +8,8 @@
  *              insert: what the new row holds is added. delete: what the old one held is taken
  *              away. update: the old one's is taken away, the new one's added, as one effect if
  *              the seats are the same. The old row is whole (REPLICA IDENTITY FULL); a value that
- *              is 'u' (unchanged TOAST) in the new row is the old row's.
+ *              is 'u' (unchanged TOAST) in the new row is the old row's. An update to another
+ *              status is told, too, if it moves no seats (expired to failed): somebody may wait.
  *   events     insert, update: the grid; delete: the event is gone
  *   others     nothing; counted and named once in the log by the caller
  *
@@ -55,9 +56,10 @@ struct effect {
     char state;           /* SEATS: '.' available, 'h', 'x' */
     const int32_t *seats; /* SEATS: seat_no, from 0 */
     size_t seat_count;
-    const char *user; /* TICKET_*; 1 to 64 bytes */
+    const char *status; /* SEATS: of the booking from now on, static; NULL: not known, or no more */
+    const char *user;   /* TICKET_*; 1 to 64 bytes */
     size_t user_len;
-    struct uuid booking_id; /* TICKET_* */
+    struct uuid booking_id; /* TICKET_*; SEATS with a status */
 };
 
 /* Borrowed until the next call of the projection, as are the bytes of the message. */

@@ -2,7 +2,8 @@
 --
 --   KEYS  counters, changes, watched                      (base/rediskeys.h)
 --   ARGV  epoch, history, then four for each operation, in order of position:
---           position  d_held  d_booked  "x:4,5;.:9"       seats changed (the text is for readers)
+--           position  d_held  d_booked  "x:4,5;.:9"       seats changed (the text is for readers);
+--                                                         perhaps with a note, " BOOKING STATUS"
 --           position  rows    cols      "grid"            the event was made, with this grid
 --           position  rows    cols      "regrid"          it was there before, and has this one now
 --           position  0       0         "gone"            it was deleted
@@ -141,12 +142,16 @@ local function id_of(position)
         string.match(string.sub(position, 21), '^0*(%d+)$')
 end
 
-local function add(prev, position, what)
+local function add(prev, position, what, note)
     local id = id_of(position)
     local available = total and total - held - booked or 0
     local line = table.concat({name, prev, id, total or 0, available, total and held or 0,
         total and booked or 0, what}, ' ')
     local entry = {'XADD', changes, 'MAXLEN', '~', history, id, 'c', line}
+    if note then
+        entry[9], entry[10] = 'b', note
+        lines[#lines + 1] = 'b ' .. note
+    end
     local added = redis.pcall(unpack(entry))
     if type(added) == 'table' and added.err then -- what is there is ahead: it is of no use
         call('DEL', changes)
@@ -166,6 +171,8 @@ else
     rows, cols = grid and grid[1], grid and grid[2]
     for i = first, last, WIDTH do
         local what = argv[i + 3]
+        local seats, note = string.match(what, '^(%S+) (.+)$')
+        what = seats or what
         if what == 'grid' or what == 'regrid' then
             local same = total and rows == argv[i + 1] and cols == argv[i + 2]
             if not total then
@@ -181,7 +188,7 @@ else
         else
             what = '-'
         end
-        prev = add(prev, argv[i], what)
+        prev = add(prev, argv[i], what, note)
     end
 end
 if watched_ms > 0 then

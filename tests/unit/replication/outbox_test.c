@@ -180,6 +180,45 @@ static void test_seats_of_one_change_are_one_operation(void **state)
     outbox_free(outbox);
 }
 
+static struct effect noted(struct effect effect, const char *status)
+{
+    effect.status = status;
+    assert_true(uuid_parse(ID1, &effect.booking_id));
+    return effect;
+}
+
+static void test_notes_of_bookings(void **state)
+{
+    static const int32_t numbers[] = {1, 2, 3, 4};
+    struct outbox *outbox = new_outbox(100, 100000);
+    struct effect hold = noted(seats(12, 2, 0, 'h', numbers, 2), "held");
+    struct effect fail = noted(seats(12, 0, 0, '.', NULL, 0), "failed");
+    struct effect release = noted(seats(12, -2, 0, '.', numbers, 2), "cancelled");
+    struct effect take = noted(seats(12, 0, 1, 'x', numbers + 3, 1), "confirmed");
+    (void)state;
+    add(outbox, 50, 1, &hold);
+    add(outbox, 51, 1, &fail);
+    add(outbox, 52, 1, &release);
+    check(outbox, "EVALSHA event 3 " HEAD_EVENT " 50-1 2 0 h:1,2 " ID1 " held 51-1 0 0 - " ID1
+                  " failed 52-1 -2 0 .:1,2 " ID1 " cancelled\n");
+    outbox_reset(outbox);
+    /* two effects of one change: one operation, one note */
+    release.status = take.status;
+    add(outbox, 60, 1, &release);
+    add(outbox, 60, 1, &take);
+    check(outbox, "EVALSHA event 3 " HEAD_EVENT " 60-1 -2 1 .:1,2;x:4 " ID1 " confirmed\n");
+    /* what is counted is never less than what is written, which check() looks at */
+    outbox_reset(outbox);
+    for (uint64_t lsn = 1; lsn < 100; lsn++)
+        add(outbox, lsn, 1, &release);
+    struct dynbuf out;
+    dynbuf_init(&out, SIZE_MAX / 2);
+    outbox_encode(outbox, &out);
+    assert_true(out.len <= outbox_bytes(outbox));
+    dynbuf_done(&out);
+    outbox_free(outbox);
+}
+
 static void test_a_seed_begins_its_list_anew(void **state)
 {
     static const int32_t numbers[] = {1};
@@ -376,6 +415,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_commands),
         cmocka_unit_test(test_seats_of_one_change_are_one_operation),
+        cmocka_unit_test(test_notes_of_bookings),
         cmocka_unit_test(test_a_seed_begins_its_list_anew),
         cmocka_unit_test(test_mends_have_no_position),
         cmocka_unit_test(test_positions_never_go_down),

@@ -177,6 +177,10 @@ static void describe(const struct effects *effects, char *ret_text, size_t size)
                                     (long long)e->d_booked, e->state);
             for (size_t s = 0; s < e->seat_count; s++)
                 len += (size_t)snprintf(ret_text + len, size - len, " %d", e->seats[s]);
+            if (e->status) {
+                uuid_format(&e->booking_id, uuid);
+                len += (size_t)snprintf(ret_text + len, size - len, " %.8s %s", uuid, e->status);
+            }
             break;
         case EFFECT_GRID:
             len +=
@@ -207,8 +211,10 @@ static const struct {
     const char *effects;
 } changes[] = {
     /* what one row holds */
-    {BOOKINGS, NULL, "12|" ID1 "|ann|confirmed|{3,4}", "seats 12 +0 +2 x 3 4; add ann 01020304 12"},
-    {BOOKINGS, NULL, "12|" ID1 "|ann|held|{3}", "seats 12 +1 +0 h 3; add ann 01020304 12"},
+    {BOOKINGS, NULL, "12|" ID1 "|ann|confirmed|{3,4}",
+     "seats 12 +0 +2 x 3 4 01020304 confirmed; add ann 01020304 12"},
+    {BOOKINGS, NULL, "12|" ID1 "|ann|held|{3}",
+     "seats 12 +1 +0 h 3 01020304 held; add ann 01020304 12"},
     {BOOKINGS, NULL, "12|" ID1 "|ann|cancelled|{3}", ""},
     {BOOKINGS, NULL, "12|" ID1 "|ann|expired|{3}", ""},
     {BOOKINGS, NULL, "12|" ID1 "|ann|failed|{3}", ""},
@@ -222,25 +228,35 @@ static const struct {
     {BOOKINGS, "12|" ID1 "|ann|expired|{3,4}", NULL, ""},
     /* transitions of one booking */
     {BOOKINGS, "12|" ID1 "|ann|held|{3,4}", "12|" ID1 "|ann|confirmed|{3,4}",
-     "seats 12 -2 +2 x 3 4"},
+     "seats 12 -2 +2 x 3 4 01020304 confirmed"},
     {BOOKINGS, "12|" ID1 "|ann|held|{3,4}", "12|" ID1 "|ann|expired|{3,4}",
-     "seats 12 -2 +0 . 3 4; remove ann 01020304 12"},
+     "seats 12 -2 +0 . 3 4 01020304 expired; remove ann 01020304 12"},
     {BOOKINGS, "12|" ID1 "|ann|confirmed|{3}", "12|" ID1 "|ann|cancelled|{3}",
-     "seats 12 +0 -1 . 3; remove ann 01020304 12"},
+     "seats 12 +0 -1 . 3 01020304 cancelled; remove ann 01020304 12"},
     {BOOKINGS, "12|" ID1 "|ann|failed|{3}", "12|" ID1 "|ann|confirmed|{3}",
-     "seats 12 +0 +1 x 3; add ann 01020304 12"},
-    {BOOKINGS, "12|" ID1 "|ann|failed|{3}", "12|" ID1 "|ann|cancelled|{3}", ""},
+     "seats 12 +0 +1 x 3 01020304 confirmed; add ann 01020304 12"},
+    {BOOKINGS, "12|" ID1 "|ann|failed|{3}", "12|" ID1 "|ann|cancelled|{3}",
+     "seats 12 +0 +0 . 01020304 cancelled"},
     {BOOKINGS, "12|" ID1 "|ann|held|{3}", "12|" ID1 "|ann|held|{3}", ""},
+    {BOOKINGS, "12|" ID1 "|ann|expired|{3}", "12|" ID1 "|ann|failed|{3}",
+     "seats 12 +0 +0 . 01020304 failed"},
+    {BOOKINGS, "12|" ID1 "|ann|expired|{3}", "12|" ID1 "|ann|confirmed|{3}",
+     "seats 12 +0 +1 x 3 01020304 confirmed; add ann 01020304 12"},
+    {BOOKINGS, "12|" ID1 "|ann|expired|{3}", "12|" ID1 "|ann|lost|{3}", ""},
+    {BOOKINGS, "12|" ID1 "|ann|held|{3}", "12|" ID1 "|ann|lost|{3}",
+     "seats 12 -1 +0 . 3; remove ann 01020304 12"},
+    {BOOKINGS, "12|" ID1 "|ann|expired|{3}", "12|" ID1 "|ann|expired|{3}", ""},
     /* other seats: given back, then taken */
     {BOOKINGS, "12|" ID1 "|ann|confirmed|{3,4}", "12|" ID1 "|ann|confirmed|{4,5,6}",
-     "seats 12 +0 -2 . 3 4; seats 12 +0 +3 x 4 5 6"},
+     "seats 12 +0 -2 . 3 4 01020304 confirmed; seats 12 +0 +3 x 4 5 6 01020304 confirmed"},
     {BOOKINGS, "12|" ID1 "|ann|held|{3,4}", "12|" ID1 "|ann|confirmed|{3}",
-     "seats 12 -2 +0 . 3 4; seats 12 +0 +1 x 3"},
+     "seats 12 -2 +0 . 3 4 01020304 confirmed; seats 12 +0 +1 x 3 01020304 confirmed"},
     {BOOKINGS, "12|" ID1 "|ann|held|{3,4}", "12|" ID1 "|ann|cancelled|{3}",
-     "seats 12 -2 +0 . 3 4; remove ann 01020304 12"},
+     "seats 12 -2 +0 . 3 4 01020304 cancelled; remove ann 01020304 12"},
     {BOOKINGS, "12|" ID1 "|ann|expired|{3,4}", "12|" ID1 "|ann|confirmed|{3}",
-     "seats 12 +0 +1 x 3; add ann 01020304 12"},
-    {BOOKINGS, "12|" ID1 "|ann|held|{}", "12|" ID1 "|ann|held|{1}", "seats 12 +1 +0 h 1"},
+     "seats 12 +0 +1 x 3 01020304 confirmed; add ann 01020304 12"},
+    {BOOKINGS, "12|" ID1 "|ann|held|{}", "12|" ID1 "|ann|held|{1}",
+     "seats 12 +1 +0 h 1 01020304 held"},
     /* another user, booking, event */
     {BOOKINGS, "12|" ID1 "|ann|confirmed|{3}", "12|" ID1 "|bob|confirmed|{3}",
      "remove ann 01020304 12; add bob 01020304 12"},
@@ -249,22 +265,25 @@ static const struct {
     {BOOKINGS, "12|" ID1 "|ann|confirmed|{3}", "12|" ID2 "|ann|confirmed|{3}",
      "remove ann 01020304 12; add ann ffffffff 12"},
     {BOOKINGS, "12|" ID1 "|ann|confirmed|{3}", "13|" ID1 "|bob|held|{3}",
-     "seats 12 +0 -1 . 3; seats 13 +1 +0 h 3; remove ann 01020304 12; add bob 01020304 13"},
+     "seats 12 +0 -1 . 3; seats 13 +1 +0 h 3 01020304 held; remove ann 01020304 12; add bob "
+     "01020304 13"},
     {BOOKINGS, "12|" ID1 "|ann|confirmed|{3}", "12|" ID1 "|bob|cancelled|{3}",
-     "seats 12 +0 -1 . 3; remove ann 01020304 12"},
+     "seats 12 +0 -1 . 3 01020304 cancelled; remove ann 01020304 12"},
     /* unchanged TOAST in the new row */
-    {BOOKINGS, "12|" ID1 "|ann|held|{3,4}", "12|" ID1 "|ann|confirmed|\\u", "seats 12 -2 +2 x 3 4"},
+    {BOOKINGS, "12|" ID1 "|ann|held|{3,4}", "12|" ID1 "|ann|confirmed|\\u",
+     "seats 12 -2 +2 x 3 4 01020304 confirmed"},
     {BOOKINGS, "12|" ID1 "|ann|held|{3,4}", "12|" ID1 "|\\u|expired|\\u",
-     "seats 12 -2 +0 . 3 4; remove ann 01020304 12"},
+     "seats 12 -2 +0 . 3 4 01020304 expired; remove ann 01020304 12"},
     /* a user that nobody can ask for has seats, but no ticket */
-    {BOOKINGS, NULL, "12|" ID1 "||confirmed|{3}", "seats 12 +0 +1 x 3"},
+    {BOOKINGS, NULL, "12|" ID1 "||confirmed|{3}", "seats 12 +0 +1 x 3 01020304 confirmed"},
     {BOOKINGS, NULL,
      "12|" ID1 "|uuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuu|confirmed|{3}",
-     "seats 12 +0 +1 x 3"},
+     "seats 12 +0 +1 x 3 01020304 confirmed"},
     {BOOKINGS, "12|" ID1 "|ann|confirmed|{3}", "12|" ID1 "||confirmed|{3}",
      "remove ann 01020304 12"},
     {BOOKINGS, NULL, "9223372036854775807|" ID1 "|a|held|{2147483647}",
-     "seats 9223372036854775807 +1 +0 h 2147483647; add a 01020304 9223372036854775807"},
+     "seats 9223372036854775807 +1 +0 h 2147483647 01020304 held; add a 01020304 "
+     "9223372036854775807"},
     /* events */
     {EVENTS, NULL, "12|Name|10|20", "grid 12 10x20"},
     {EVENTS, "12|Name|10|20", "12|Other|10|30", "regrid 12 10x30"},
@@ -399,7 +418,7 @@ static void test_columns_are_found_by_name(void **state)
     struct pgoutput_message message = change_of(BOOKINGS, NULL, "{9}|\\N|held|ann|\\N|12|" ID1);
     assert_int_equal(projection_change(projection, &message, &effects, &table, problem), SG_OK);
     describe(&effects, text, sizeof(text));
-    assert_string_equal(text, "seats 12 +1 +0 h 9; add ann 01020304 12");
+    assert_string_equal(text, "seats 12 +1 +0 h 9 01020304 held; add ann 01020304 12");
     projection_free(projection);
 }
 
