@@ -217,3 +217,24 @@ bool accept_staleness(const char *text, int64_t *ret_us)
     *ret_us = value * unit_us;
     return true;
 }
+
+bool accept_prefers(const char *prefer, const char *name)
+{
+    struct slice rest, element, preference;
+    if (!prefer)
+        return false;
+    rest = slice_of(prefer);
+    while (next_piece(&rest, ',', &element)) {
+        struct slice parts = element, value = {"", 0};
+        if (!next_piece(&parts, ';', &preference))
+            continue;
+        struct slice sides = preference;
+        next_piece(&sides, '=', &preference);
+        if (sides.start)
+            value = trimmed(sides.start, sides.start + sides.len);
+        bool empty = value.len == 0 || slice_is(value, "\"\"");
+        if (slice_is(preference, name) && empty)
+            return true;
+    }
+    return false;
+}

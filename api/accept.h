@@ -38,4 +38,8 @@ bool accept_is_json(const char *content_type);
 /* "250ms", "2s", "0ms": at most one hour. False and *ret_us untouched otherwise. */
 bool accept_staleness(const char *text, int64_t *ret_us);
 
+/* True if the list of preferences of a Prefer header (RFC 7240; NULL for none) has `name`, which
+ * takes no value: other preferences and parameters are passed over. */
+bool accept_prefers(const char *prefer, const char *name);
+
 #endif

@@ -33,6 +33,8 @@ struct app *app_new(const struct app_config *config)
         return NULL;
     app->settings = config->settings;
     app->router = config->router;
+    app->saga = config->saga;
+    app->queue = config->queue;
     dynbuf_init(&app->scratch, SCRATCH_MAX_BYTES);
     embedded_etag(&embedded_openapi, app->openapi_etag);
     embedded_etag(&embedded_docs, app->docs_etag);
@@ -102,18 +104,18 @@ static bool read_user_id(struct exchange *exchange, const struct endpoint_param 
 static bool read_params(struct exchange *exchange, const struct endpoint_match *match)
 {
     const struct endpoint_param *id = &match->id;
-    const struct endpoint_param *booking_id = &match->booking_id;
+    const struct endpoint_param *target = &match->target;
     const struct endpoint_param *user_id = &match->user_id;
     if (id->start && !ids_parse_event(id->start, id->len, &exchange->event_id)) {
         exchange_fail(exchange, SG_MALFORMED,
                       "event id in the path: must be an integer from 1 to 9223372036854775807");
         return false;
     }
-    if (booking_id->start &&
-        !ids_parse_uuid(booking_id->start, booking_id->len, exchange->booking_id)) {
+    if (target->start && !ids_parse_uuid(target->start, target->len, exchange->target_id)) {
         exchange_fail(exchange, SG_MALFORMED,
-                      "booking id in the path: must be a UUID like "
-                      "0190f3c2-7d1e-4c55-9e5a-3f0f6d1c2b7a");
+                      "%s id in the path: must be a UUID like "
+                      "0190f3c2-7d1e-4c55-9e5a-3f0f6d1c2b7a",
+                      match->target_kind);
         return false;
     }
     if (user_id->start && !read_user_id(exchange, user_id)) {

@@ -20,7 +20,9 @@ struct app;
 struct event_base;
 struct http_request;
 struct metrics_set;
+struct queue_sender;
 struct router;
+struct saga;
 struct settings;
 
 /* All borrowed; they outlive the app. */
@@ -29,7 +31,9 @@ struct app_config {
     struct router *router;
     struct metrics_set *metrics;
     struct event_base *base;
-    unsigned workers; /* that share the bounds of a process; 0 counts as 1 */
+    struct saga *saga;          /* NULL: no orders */
+    struct queue_sender *queue; /* NULL: no RabbitMQ */
+    unsigned workers;           /* that share the bounds of a process; 0 counts as 1 */
 };
 
 /* NULL when memory runs out. */

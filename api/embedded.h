@@ -12,7 +12,7 @@
 
 /* Of the text between <script> and </script> in api/docs.html, base64; app_fake_router_test says
  * what it must be after a change of the page. */
-#define DOCS_SCRIPT_SHA256 "d/VWy3Vq+LNzUXpvTT9nwBFyjlRjbvzu6ovO7KADxXs="
+#define DOCS_SCRIPT_SHA256 "oK6o0/mG4LfnCpjf8VD71kD1CgjTJPbMvBK5Ffk+uXM="
 
 struct embedded {
     const char *start;

@@ -3,8 +3,8 @@
  *
  *   "GET" "/events/7/seats" ── endpoints_match ──> GET /events/{id}/seats, {id} = "7"
  *
- * A path pattern is made of literal segments and of {id} (an event), {bookingId} and {userId}. HEAD
- * is served by GET.
+ * A path pattern is made of literal segments and of {id} (an event), {userId}, and one
+ * of {bookingId}, {orderId}, {entryId}. HEAD is served by GET.
  *
  * SPDX-License-Identifier: MIT
  */
@@ -33,7 +33,8 @@ struct endpoint_match {
     const struct endpoint *endpoint; /* NULL: no such path, or not with this method */
     unsigned methods;                /* bit 1 << enum http_method; 0: no such path */
     struct endpoint_param id;
-    struct endpoint_param booking_id;
+    struct endpoint_param target; /* a booking, order or place on the waiting list: a UUID */
+    const char *target_kind;      /* "booking", "order", "entry" */
     struct endpoint_param user_id;
 };
 

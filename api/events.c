@@ -67,6 +67,10 @@ void events_create(struct exchange *exchange)
         .starts_at_us = in.starts_at_us,
         .rows = in.rows,
         .cols = in.cols,
+        .tiers = in.tier_count ? in.tiers : NULL,
+        .tier_count = in.tier_count,
+        .currency = in.tier_count ? in.currency : NULL,
+        .max_per_user = in.max_per_user,
         .shard = in.shard[0] ? in.shard : NULL,
     };
     error = router_event_create(app->router, &event, on_event_created, exchange);

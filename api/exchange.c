@@ -77,8 +77,25 @@ bool exchange_read_wish(struct exchange *exchange, struct read_token *ret_tokens
                       ROUTER_TOKENS_MAX);
         return false;
     }
+    if (exchange->of_primary)
+        wish.max_staleness_us = 0;
     *ret_wish = wish;
     return true;
+}
+
+bool exchange_may_see(struct exchange *exchange, const char *owner_id,
+                      void (*handle)(struct exchange *exchange))
+{
+    const char *asking = http_request_header(exchange->request, "x-user-id");
+    if (!asking || strcmp(asking, owner_id) == 0)
+        return true;
+    if (exchange->of_primary) {
+        exchange_fail_router(exchange, SG_NOT_OWNER);
+        return false;
+    }
+    exchange->of_primary = true;
+    handle(exchange);
+    return false;
 }
 
 /* The names of as many nodes as fit. */
@@ -228,7 +245,7 @@ void exchange_prepare_problem(struct exchange *exchange, enum sg_error error, co
 }
 
 /* The scratch as the problem's body; a constant if memory has run out. */
-static void answer_problem(struct exchange *exchange, const struct problem *problem)
+void exchange_fail_problem(struct exchange *exchange, const struct problem *problem)
 {
     static const char out_of_memory[] =
         "{\"type\":\"/docs#no_memory\",\"title\":\"Out of memory\",\"status\":500,"
@@ -252,16 +269,7 @@ void exchange_fail(struct exchange *exchange, enum sg_error error, const char *f
     va_start(args, format);
     vsnprintf(detail, sizeof(detail), format, args);
     va_end(args);
-    answer_problem(exchange, &(struct problem){.error = error, .detail = detail});
-}
-
-void exchange_fail_seats(struct exchange *exchange, enum sg_error error, const char *detail,
-                         const struct seat *seats, size_t seat_count)
-{
-    answer_problem(exchange, &(struct problem){.error = error,
-                                               .detail = detail,
-                                               .conflicts = seats,
-                                               .conflict_count = seat_count});
+    exchange_fail_problem(exchange, &(struct problem){.error = error, .detail = detail});
 }
 
 static const char *router_detail(enum sg_error error)
@@ -284,7 +292,30 @@ static const char *router_detail(enum sg_error error)
         return "the shard promises that a standby has what it answers, and has none now; nothing "
                "was done; try again";
     case SG_KEY_REUSED:
-        return "Idempotency-Key: came with another body before; take a new key";
+        return "Idempotency-Key: came with another request before; take a new key";
+    case SG_NOT_TOGETHER:
+        return "enough seats are free, but not side by side; nothing was booked; ask with "
+               "together false";
+    case SG_NOT_OWNER:
+        return "it belongs to another user than the one who asks; nothing was changed";
+    case SG_HOLD_EXPIRED:
+        return "its time is over: it cannot be extended, and confirmed only while all its seats "
+               "are free; take seats anew";
+    case SG_BOOKING_ENDED:
+        return "it has been cancelled, or was never paid for; nothing was changed";
+    case SG_NOT_HELD:
+        return "it is no hold any more; nothing was changed";
+    case SG_NOT_CONFIRMED:
+        return "confirm it first; nothing was changed";
+    case SG_EXTENSIONS_USED:
+        return "it has been extended as often as a hold may be; confirm it, or let it go";
+    case SG_ORDER_OPEN:
+        return "its order is not through yet; nothing was changed; try again";
+    case SG_PAYMENT_OFF:
+        return "this server knows no payment service; book without an order";
+    case SG_QUEUE_UNAVAILABLE:
+        return "the queue does not answer, or too much waits for it; nothing was kept; try again, "
+               "or without respond-async";
     case SG_UNKNOWN_SHARD:
         return "shard: must be the name of a shard of the map";
     case SG_MAP_FULL:
@@ -294,13 +325,26 @@ static const char *router_detail(enum sg_error error)
     }
 }
 
+static const char *target_noun(enum sg_error error)
+{
+    if (error == SG_UNKNOWN_BOOKING)
+        return "booking";
+    return error == SG_UNKNOWN_ORDER ? "order" : "place on its waiting list with the id";
+}
+
 void exchange_fail_router(struct exchange *exchange, enum sg_error error)
 {
     if (error == SG_UNKNOWN_EVENT)
         exchange_fail(exchange, error, "there is no event %lld", (long long)exchange->event_id);
-    else if (error == SG_UNKNOWN_BOOKING)
-        exchange_fail(exchange, error, "event %lld has no booking %s",
-                      (long long)exchange->event_id, exchange->booking_id);
+    else if (error == SG_UNKNOWN_BOOKING || error == SG_UNKNOWN_ORDER || error == SG_UNKNOWN_ENTRY)
+        exchange_fail(exchange, error, "event %lld has no %s %s", (long long)exchange->event_id,
+                      target_noun(error), exchange->target_id);
+    else if (error == SG_UNKNOWN_TIER)
+        exchange_fail(exchange, error,
+                      "tier: event %lld has none of that name; GET /events/%lld names its tiers; "
+                      "leave it out for the whole house",
+                      (long long)exchange->event_id, (long long)exchange->event_id);
     else
-        answer_problem(exchange, &(struct problem){.error = error, .detail = router_detail(error)});
+        exchange_fail_problem(exchange,
+                              &(struct problem){.error = error, .detail = router_detail(error)});
 }

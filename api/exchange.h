@@ -23,6 +23,9 @@
 
 struct live_streams;
 struct outcomes;
+struct problem;
+struct queue_sender;
+struct saga;
 struct settings;
 
 #define JSON_CONTENT_TYPE "application/json"
@@ -31,6 +34,8 @@ struct settings;
 struct app {
     const struct settings *settings; /* borrowed */
     struct router *router;           /* borrowed */
+    struct saga *saga;               /* borrowed; NULL: no orders */
+    struct queue_sender *queue;      /* borrowed; NULL: every booking is made at once */
     struct outcomes *outcomes;
     struct live_streams *live;
     struct dynbuf scratch; /* the body being written; free between any two answers */
@@ -41,14 +46,15 @@ struct app {
 struct exchange {
     struct app *app;
     struct http_request *request;
-    const char *route;                    /* of the endpoint; lives for ever */
-    int64_t event_id;                     /* of the path or the body; 0: none */
-    char booking_id[ROUTER_UUID_LEN + 1]; /* of the path; "": none */
-    char user_id[ROUTER_USER_MAX + 1];    /* of the path; "": none */
-    struct route origin;                  /* who answered; map_version -1: not known yet */
-    bool is_read;                         /* tell SeatGrid-Node and SeatGrid-Staleness */
-    int outcome;                          /* see outcomes.h; SG_OK unless set */
-    void *data;                           /* the endpoint's own, freed with free() */
+    const char *route;                   /* of the endpoint; lives for ever */
+    int64_t event_id;                    /* of the path or the body; 0: none */
+    char target_id[ROUTER_UUID_LEN + 1]; /* booking, order or entry of the path; "": none */
+    char user_id[ROUTER_USER_MAX + 1];   /* of the path; "": none */
+    struct route origin;                 /* who answered; map_version -1: not known yet */
+    bool is_read;                        /* tell SeatGrid-Node and SeatGrid-Staleness */
+    bool of_primary;                     /* read there, whatever the client allows */
+    int outcome;                         /* see outcomes.h; SG_OK unless set */
+    void *data;                          /* the endpoint's own, freed with free() */
 };
 
 /* Attached to the request, which frees it. NULL when memory runs out. `route` lives for ever. */
@@ -69,6 +75,12 @@ bool exchange_read_wish(struct exchange *exchange, struct read_token *ret_tokens
 /* Notes where an answer over several shards comes from: all their nodes, and the oldest's age. */
 void exchange_set_sources(struct exchange *exchange, const struct route *sources, size_t count);
 
+/* Of a read: false if the header X-User-Id says that another asks than whose it is. Ids are no
+ * secrets: event streams tell them. Then it answers itself, or, as a replica may not know yet to
+ * whom it was given, has `handle` ask the primary. */
+bool exchange_may_see(struct exchange *exchange, const char *owner_id,
+                      void (*handle)(struct exchange *exchange));
+
 /* Answers with a body that is copied; content_type NULL for none. */
 void exchange_answer(struct exchange *exchange, int status, const char *content_type,
                      const void *body, size_t len);
@@ -86,9 +98,8 @@ struct http_stream *exchange_begin_stream(struct exchange *exchange, const char 
 /* Answers with problem details. */
 void exchange_fail(struct exchange *exchange, enum sg_error error, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
-/* The same, naming the seats that are in the way. */
-void exchange_fail_seats(struct exchange *exchange, enum sg_error error, const char *detail,
-                         const struct seat *seats, size_t seat_count);
+/* The same, with more to it. */
+void exchange_fail_problem(struct exchange *exchange, const struct problem *problem);
 /* The same for what the router says, with the detail that fits. */
 void exchange_fail_router(struct exchange *exchange, enum sg_error error);
 /* Adds what every problem needs: outcome, shard if the event is known, Retry-After, the log line.

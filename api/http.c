@@ -26,6 +26,7 @@
 #include "base/log.h"
 #include "base/metrics.h"
 #include "base/reap.h"
+#include "base/settings.h"
 
 /* How many connections one turn of the loop accepts before others have their turn. */
 #define ACCEPT_BATCH 64
@@ -152,6 +153,17 @@ static bool start_events(struct http_server *server)
     return server->accept_event && server->tick_event && server->ready_event &&
            event_add(server->accept_event, NULL) == 0 &&
            event_add(server->tick_event, &interval) == 0;
+}
+
+struct http_limits http_limits(const struct settings *settings, size_t max_connections)
+{
+    return (struct http_limits){.max_connections = max_connections,
+                                .max_header_bytes = (size_t)settings->http.max_header_bytes,
+                                .max_headers = (size_t)settings->http.max_headers,
+                                .max_body_bytes = (size_t)settings->http.max_body_bytes,
+                                .request_timeout_ms = settings->http.request_timeout_ms,
+                                .idle_timeout_ms = settings->http.idle_timeout_ms,
+                                .write_timeout_ms = settings->http.write_timeout_ms};
 }
 
 struct http_server *http_server_new(const struct http_server_config *config, int listen_fd)

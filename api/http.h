@@ -25,6 +25,7 @@ struct http_request;
 struct http_server;
 struct metrics_set;
 struct reap_list;
+struct settings;
 
 #define HTTP_REQUEST_ID_MAX 64
 
@@ -49,6 +50,9 @@ struct http_limits {
     int64_t idle_timeout_ms;    /* between requests: closed */
     int64_t write_timeout_ms;   /* the client takes no byte for so long: closed */
 };
+
+/* Those of http.*, but `max_connections`. */
+struct http_limits http_limits(const struct settings *settings, size_t max_connections);
 
 struct http_server_config {
     struct event_base *base;

@@ -168,6 +168,8 @@ void http_request_make_id(struct http_request *request);
 
 /* --- http_reply.c */
 
+/* "Not Found" of 404; "" if the status is none that is answered here. */
+const char *http_reason(int status);
 /* Answers the request that is being read with a problem, and closes behind it. */
 void http_reply_refusal(struct http_connection *conn, enum sg_error error, const char *detail);
 /* Sends the head of an answer that ends with its connection. The request stays. */

@@ -47,7 +47,7 @@ struct held_body {
     void *arg;
 };
 
-static const char *reason_of(int status)
+const char *http_reason(int status)
 {
     switch (status) {
     case 200:
@@ -62,6 +62,12 @@ static const char *reason_of(int status)
         return "Not Modified";
     case 400:
         return "Bad Request";
+    case 401:
+        return "Unauthorized";
+    case 402:
+        return "Payment Required";
+    case 403:
+        return "Forbidden";
     case 404:
         return "Not Found";
     case 405:
@@ -168,7 +174,7 @@ static bool write_head(struct http_connection *conn, const struct http_request *
     char *at = put(out->data, "HTTP/1.1 ");
     at = put_number(at, (size_t)answer->status);
     *at++ = ' ';
-    at = put(at, reason_of(answer->status));
+    at = put(at, http_reason(answer->status));
     at = put(at, "\r\nDate: ");
     at = put(at, date_now(conn->server));
     at = put_content(at, answer);

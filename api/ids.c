@@ -51,6 +51,26 @@ bool ids_parse_uuid(const char *text, size_t len, char ret_uuid[IDS_UUID_LEN + 1
     return true;
 }
 
+static int hex_digit(char digit)
+{
+    return digit <= '9' ? digit - '0' : digit - 'a' + 10;
+}
+
+int ids_uuid_version(const char *uuid)
+{
+    return hex_digit(uuid[14]);
+}
+
+int64_t ids_uuid_v7_ms(const char *uuid)
+{
+    int64_t ms = 0;
+    for (int i = 0; i < 13; i++) {
+        if (i != 8) /* the hyphen */
+            ms = ms * 16 + hex_digit(uuid[i]);
+    }
+    return ms;
+}
+
 bool ids_is_printable_ascii(const char *text, size_t max)
 {
     size_t len = 0;

@@ -34,6 +34,29 @@ void json_out_time(struct dynbuf *out, int64_t us)
     dynbuf_addc(out, '"');
 }
 
+static void add_tiers(struct dynbuf *out, const struct event_info *event)
+{
+    dynbuf_adds(out, ",\"tiers\":[");
+    for (size_t i = 0; i < event->tier_count; i++) {
+        const struct event_tier *tier = &event->tiers[i];
+        bool is_last = i + 1 == event->tier_count;
+        dynbuf_adds(out, i ? ",{\"name\":" : "{\"name\":");
+        dynbuf_add_json(out, tier->name);
+        dynbuf_adds(out, ",\"price\":");
+        dynbuf_add_i64(out, tier->price);
+        dynbuf_adds(out, ",\"rows\":{\"first\":");
+        dynbuf_add_i64(out, tier->first_row);
+        dynbuf_adds(out, ",\"last\":");
+        dynbuf_add_i64(out, is_last ? event->rows : tier[1].first_row - 1);
+        dynbuf_adds(out, "}}");
+    }
+    dynbuf_addc(out, ']');
+    if (event->currency) {
+        dynbuf_adds(out, ",\"currency\":");
+        dynbuf_add_json(out, event->currency);
+    }
+}
+
 void json_out_event(struct dynbuf *out, const struct event_info *event)
 {
     dynbuf_adds(out, "{\"id\":");
@@ -52,6 +75,12 @@ void json_out_event(struct dynbuf *out, const struct event_info *event)
     dynbuf_add_i64(out, (int64_t)event->rows * event->cols);
     dynbuf_adds(out, ",\"available\":");
     dynbuf_add_i64(out, event->available);
+    if (event->tier_count)
+        add_tiers(out, event);
+    if (event->max_per_user) {
+        dynbuf_adds(out, ",\"maxPerUser\":");
+        dynbuf_add_i64(out, event->max_per_user);
+    }
     dynbuf_addc(out, '}');
 }
 
@@ -102,11 +131,103 @@ static void add_booking(struct dynbuf *out, const struct booking *booking)
     json_out_seats(out, booking->seats, booking->seat_count);
     dynbuf_adds(out, ",\"createdAt\":");
     json_out_time(out, booking->created_at_us);
+    if (booking->expires_at_us) {
+        dynbuf_adds(out, ",\"expiresAt\":");
+        json_out_time(out, booking->expires_at_us);
+    }
+    if (booking->currency) {
+        dynbuf_adds(out, ",\"amount\":");
+        dynbuf_add_i64(out, booking->amount);
+        dynbuf_adds(out, ",\"currency\":");
+        dynbuf_add_json(out, booking->currency);
+    }
 }
 
 void json_out_booking(struct dynbuf *out, const struct booking *booking)
 {
     add_booking(out, booking);
+    dynbuf_addc(out, '}');
+}
+
+static void add_text_or_null(struct dynbuf *out, const char *text)
+{
+    if (text)
+        dynbuf_add_json(out, text);
+    else
+        dynbuf_adds(out, "null");
+}
+
+/* {"bookingId":…,"eventId":…,"status":…, with its last brace left open. */
+static void add_queue(struct dynbuf *out, const char *booking_id, int64_t event_id,
+                      const char *status)
+{
+    dynbuf_addf(out, "{\"bookingId\":\"%s\",\"eventId\":%lld,\"status\":\"%s\"", booking_id,
+                (long long)event_id, status);
+}
+
+void json_out_queued(struct dynbuf *out, const char *booking_id, int64_t event_id)
+{
+    add_queue(out, booking_id, event_id, "queued");
+    dynbuf_addc(out, '}');
+}
+
+void json_out_queue_confirmed(struct dynbuf *out, const struct booking *booking)
+{
+    add_queue(out, booking->booking_id, booking->event_id, "confirmed");
+    dynbuf_adds(out, ",\"booking\":");
+    json_out_booking(out, booking);
+    dynbuf_addc(out, '}');
+}
+
+void json_out_queue_failed(struct dynbuf *out, const char *booking_id, int64_t event_id,
+                           const struct refusal *refusal)
+{
+    add_queue(out, booking_id, event_id, "failed");
+    dynbuf_adds(out, ",\"code\":");
+    dynbuf_add_json(out, refusal->code);
+    if (refusal->seat_count) {
+        dynbuf_adds(out, ",\"conflicts\":");
+        json_out_seats(out, refusal->seats, refusal->seat_count);
+    }
+    dynbuf_addc(out, '}');
+}
+
+void json_out_order(struct dynbuf *out, const struct order *order)
+{
+    dynbuf_addf(out, "{\"orderId\":\"%s\",\"eventId\":%lld,\"userId\":", order->order_id,
+                (long long)order->event_id);
+    dynbuf_add_json(out, order->booking->user_id);
+    dynbuf_addf(out, ",\"state\":\"%s\",\"amount\":%lld,\"currency\":", order->state,
+                (long long)order->amount);
+    add_text_or_null(out, order->currency);
+    dynbuf_adds(out, ",\"problem\":");
+    add_text_or_null(out, order->problem);
+    dynbuf_adds(out, ",\"payment\":{\"method\":");
+    dynbuf_add_json(out, order->method);
+    dynbuf_adds(out, "},\"booking\":");
+    json_out_booking(out, order->booking);
+    dynbuf_addc(out, '}');
+}
+
+void json_out_waitlist_entry(struct dynbuf *out, const struct waitlist_entry *entry)
+{
+    dynbuf_addf(out, "{\"entryId\":\"%s\",\"eventId\":%lld,\"userId\":", entry->entry_id,
+                (long long)entry->event_id);
+    dynbuf_add_json(out, entry->user_id);
+    dynbuf_addf(out, ",\"quantity\":%d,\"tier\":", (int)entry->wish.quantity);
+    add_text_or_null(out, entry->wish.tier);
+    dynbuf_addf(out, ",\"together\":%s,\"state\":\"%s\"", entry->wish.together ? "true" : "false",
+                entry->state);
+    if (entry->position)
+        dynbuf_addf(out, ",\"position\":%lld", (long long)entry->position);
+    if (entry->booking_id)
+        dynbuf_addf(out, ",\"bookingId\":\"%s\"", entry->booking_id);
+    if (entry->expires_at_us) {
+        dynbuf_adds(out, ",\"expiresAt\":");
+        json_out_time(out, entry->expires_at_us);
+    }
+    dynbuf_adds(out, ",\"createdAt\":");
+    json_out_time(out, entry->created_at_us);
     dynbuf_addc(out, '}');
 }
 

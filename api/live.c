@@ -141,7 +141,8 @@ static bool is_written(const struct live_streams *streams, const struct live_cha
            written->resync == change->resync && written->gone == change->gone &&
            written->seat_count == change->seat_count && written->total == change->total &&
            written->available == change->available && written->held == change->held &&
-           written->booked == change->booked && strcmp(written->id, change->id) == 0;
+           written->booked == change->booked && written->status == change->status &&
+           strcmp(written->id, change->id) == 0;
 }
 
 /* The change as text, made once for all who are told it. NULL when memory runs out. */

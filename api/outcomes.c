@@ -64,6 +64,8 @@ const char *outcome_name(int outcome)
         return "replayed";
     if (outcome == OUTCOME_NOT_MODIFIED)
         return "not_modified";
+    if (outcome == OUTCOME_ACCEPTED)
+        return "accepted";
     return sg_error_code((enum sg_error)outcome);
 }
 

@@ -22,6 +22,7 @@ struct outcomes;
 enum {
     OUTCOME_REPLAYED = SG_ERROR_COUNT, /* the stored answer of an earlier request */
     OUTCOME_NOT_MODIFIED,
+    OUTCOME_ACCEPTED, /* 202: it is on its way */
     OUTCOME_COUNT
 };
 
@@ -31,7 +32,7 @@ void outcomes_free(struct outcomes *outcomes);
 /* `route` must be a string that lives for ever: it is told apart by its address. */
 void outcomes_count(struct outcomes *outcomes, const char *route, const char *shard,
                     const char *node, int outcome, int64_t duration_us);
-/* "ok", "replayed", "not_modified" or the code of an error. */
+/* "ok", "replayed", "not_modified", "accepted" or the code of an error. */
 const char *outcome_name(int outcome);
 
 #endif

@@ -8,6 +8,12 @@
 #include "api/json_out.h"
 #include "base/dynbuf.h"
 
+static void add_id(struct dynbuf *out, const char *name, const char *id)
+{
+    if (id)
+        dynbuf_addf(out, ",\"%s\":\"%s\"", name, id);
+}
+
 void problem_write_open(struct dynbuf *out, const struct problem *problem)
 {
     dynbuf_adds(out, "{\"type\":\"/docs#");
@@ -27,6 +33,13 @@ void problem_write_open(struct dynbuf *out, const struct problem *problem)
         dynbuf_adds(out, ",\"conflicts\":");
         json_out_seats(out, problem->conflicts, problem->conflict_count);
     }
+    if (problem->has_left) {
+        dynbuf_adds(out, ",\"left\":");
+        dynbuf_add_i64(out, problem->left);
+    }
+    add_id(out, "entryId", problem->entry_id);
+    add_id(out, "orderId", problem->order_id);
+    add_id(out, "bookingId", problem->booking_id);
 }
 
 void problem_write(struct dynbuf *out, const struct problem *problem)

@@ -9,6 +9,7 @@
 #ifndef SG_API_PROBLEM_H
 #define SG_API_PROBLEM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -25,6 +26,11 @@ struct problem {
     const char *detail;           /* valid UTF-8; NULL for none */
     const struct seat *conflicts; /* NULL for none */
     size_t conflict_count;
+    const char *entry_id;   /* the place on the waiting list that is meant; NULL for none */
+    const char *order_id;   /* the order that is meant; NULL for none */
+    const char *booking_id; /* the booking that is meant; NULL for none */
+    bool has_left;
+    int64_t left; /* seats that there still are */
 };
 
 /* {"type":"/docs#seats_taken","title":…,"status":409,"code":"seats_taken","detail":…,

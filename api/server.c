@@ -17,18 +17,18 @@
 #include <unistd.h>
 
 #include "api/admin.h"
+#include "api/host.h"
 #include "api/http.h"
 #include "api/worker.h"
-#include "base/clock.h"
 #include "base/log.h"
 #include "base/mailbox.h"
-#include "base/metrics.h"
-#include "base/reap.h"
 #include "base/redisconn.h"
 #include "base/settings.h"
-#include "base/snapshot.h"
+#include "queue/publisher.h"
+#include "router/best_news.h"
 #include "router/health.h"
 #include "router/reload.h"
+#include "router/sweeper.h"
 #include "router/topology.h"
 #include "shardmap/shardmap.h"
 
@@ -39,20 +39,14 @@
 #define ADMIN_MAX_CONNECTIONS 64
 
 struct server {
-    const struct settings *settings;
-    struct event_base *base;
-    struct reap_list *reap;
-    struct metrics_set *metrics;
-    struct snapshot_domain *domain;
-    struct snapshot_reader *publisher;
-    struct snapshot_slot maps;
-    struct snapshot_slot topologies;
+    struct host host; /* its listener is the admin one */
     struct health *health;
+    struct sweeper *sweeper;
     struct redisconn *redis; /* for the gauge and the log alone */
     struct reload *reload;
+    struct queue_publisher *queue; /* NULL: no RabbitMQ */
+    struct best_news *best_news;
     struct admin *admin;
-    struct http_server *admin_http;
-    struct event *signals[3];
     unsigned worker_count;
     unsigned drained;
     bool stopping;
@@ -64,7 +58,7 @@ struct server {
 
 static void stop(struct server *server)
 {
-    event_base_loopbreak(server->base);
+    event_base_loopbreak(server->host.base);
 }
 
 static void on_worker_event(void *arg, const struct mailbox_message *message)
@@ -92,7 +86,7 @@ static void on_stop_signal(evutil_socket_t number, short what, void *arg)
     }
     server->stopping = true;
     log_info(NULL, "signal %d: finishing what is under way, at most %lld ms", (int)number,
-             (long long)server->settings->http.drain_timeout_ms);
+             (long long)server->host.settings->http.drain_timeout_ms);
     for (unsigned i = 0; i < server->worker_count; i++)
         worker_drain(server->workers[i]);
 }
@@ -124,88 +118,49 @@ static void on_published(void *arg)
 
 /* --- start ------------------------------------------------------------------------------------ */
 
-static bool watch_signal(struct server *server, int slot, int number, event_callback_fn fn)
-{
-    server->signals[slot] = evsignal_new(server->base, number, fn, server);
-    return server->signals[slot] && event_add(server->signals[slot], NULL) == 0;
-}
-
-static bool build_base(struct server *server)
-{
-    server->base = event_base_new();
-    server->domain = snapshot_domain_new();
-    server->metrics = metrics_set_new();
-    if (!server->base || !server->domain || !server->metrics)
-        return false;
-    server->reap = reap_list_new(server->base);
-    server->publisher = snapshot_reader_new(server->domain);
-    return server->reap && server->publisher && watch_signal(server, 0, SIGTERM, on_stop_signal) &&
-           watch_signal(server, 1, SIGINT, on_stop_signal) &&
-           watch_signal(server, 2, SIGHUP, on_reload_signal);
-}
-
 static bool build_control(struct server *server)
 {
-    server->health = health_new(&(struct health_config){.settings = server->settings,
-                                                        .base = server->base,
-                                                        .reap = server->reap,
-                                                        .metrics = server->metrics,
-                                                        .publisher = server->publisher,
-                                                        .maps = &server->maps,
-                                                        .topologies = &server->topologies,
+    server->health = health_new(&(struct health_config){.settings = server->host.settings,
+                                                        .base = server->host.base,
+                                                        .reap = server->host.reap,
+                                                        .metrics = server->host.metrics,
+                                                        .publisher = server->host.reader,
+                                                        .maps = &server->host.maps,
+                                                        .topologies = &server->host.topologies,
                                                         .attest = true,
                                                         .on_change = on_topology,
                                                         .arg = server});
-    server->reload = reload_new(&(struct reload_config){.settings = server->settings,
-                                                        .base = server->base,
-                                                        .reap = server->reap,
-                                                        .metrics = server->metrics,
-                                                        .publisher = server->publisher,
-                                                        .maps = &server->maps,
-                                                        .topologies = &server->topologies,
+    server->reload = reload_new(&(struct reload_config){.settings = server->host.settings,
+                                                        .base = server->host.base,
+                                                        .reap = server->host.reap,
+                                                        .metrics = server->host.metrics,
+                                                        .publisher = server->host.reader,
+                                                        .maps = &server->host.maps,
+                                                        .topologies = &server->host.topologies,
                                                         .on_published = on_published,
                                                         .arg = server});
-    if (!server->health || !server->reload)
+    server->sweeper = sweeper_new(&(struct sweeper_config){.settings = server->host.settings,
+                                                           .base = server->host.base,
+                                                           .reap = server->host.reap,
+                                                           .metrics = server->host.metrics,
+                                                           .reader = server->host.reader,
+                                                           .maps = &server->host.maps,
+                                                           .topologies = &server->host.topologies});
+    if (!server->health || !server->reload || !server->sweeper)
         return false;
-    if (server->settings->redis.address[0])
-        server->redis = redisconn_new(&(struct redisconn_config){.base = server->base,
-                                                                 .reap = server->reap,
-                                                                 .metrics = server->metrics,
-                                                                 .settings = server->settings,
+    if (server->host.settings->redis.address[0])
+        server->redis = redisconn_new(&(struct redisconn_config){.base = server->host.base,
+                                                                 .reap = server->host.reap,
+                                                                 .metrics = server->host.metrics,
+                                                                 .settings = server->host.settings,
                                                                  .name = "server",
                                                                  .in_flight_max = 16});
-    server->admin = admin_new(&(struct admin_config){.settings = server->settings,
-                                                     .reader = server->publisher,
-                                                     .maps = &server->maps,
-                                                     .topologies = &server->topologies,
+    server->admin = admin_new(&(struct admin_config){.settings = server->host.settings,
+                                                     .reader = server->host.reader,
+                                                     .maps = &server->host.maps,
+                                                     .topologies = &server->host.topologies,
                                                      .reload = server->reload});
     return server->admin != NULL;
-}
-
-static enum sg_error open_admin(struct server *server, char *error_text, size_t error_size)
-{
-    const struct settings *settings = server->settings;
-    int fd;
-    enum sg_error error =
-        http_listen(settings->admin.listen, false, 64, &fd, error_text, error_size);
-    if (error != SG_OK)
-        return error;
-    struct http_server_config config = {
-        .base = server->base,
-        .metrics = server->metrics,
-        .reap = server->reap,
-        .limits = {.max_connections = ADMIN_MAX_CONNECTIONS,
-                   .max_header_bytes = (size_t)settings->http.max_header_bytes,
-                   .max_headers = (size_t)settings->http.max_headers,
-                   .max_body_bytes = (size_t)settings->http.max_body_bytes,
-                   .request_timeout_ms = settings->http.request_timeout_ms,
-                   .idle_timeout_ms = settings->http.idle_timeout_ms,
-                   .write_timeout_ms = settings->http.write_timeout_ms},
-        .listener = "admin",
-        .on_request = admin_handle,
-        .arg = server->admin};
-    server->admin_http = http_server_new(&config, fd);
-    return server->admin_http ? SG_OK : SG_NO_MEMORY;
 }
 
 /* Workers share their port by SO_REUSEPORT, which would also let a second server of the same user
@@ -220,6 +175,27 @@ static enum sg_error check_port_free(const struct settings *settings, char *erro
     return error;
 }
 
+/* With the queues of the shards that are there now; another's is made when it is needed. */
+static enum sg_error build_publisher(struct server *server, char *error_text, size_t error_size)
+{
+    const struct shardmap *map = host_map(&server->host); /* published here, stays */
+    if (!server->host.settings->queue.url[0])
+        return SG_OK;
+    struct queue_publisher_config config = {.settings = server->host.settings,
+                                            .shard_count = shardmap_shard_count(map)};
+    const char **names = calloc(config.shard_count, sizeof(*names));
+    for (size_t i = 0; names && i < config.shard_count; i++)
+        names[i] = shardmap_shard(map, (int)i)->name;
+    config.shards = names;
+    if (names)
+        server->queue = queue_publisher_new(&config);
+    free(names);
+    if (server->queue)
+        return SG_OK;
+    snprintf(error_text, error_size, "the publisher for queue.url could not be made");
+    return SG_NO_MEMORY;
+}
+
 static unsigned wanted_workers(const struct settings *settings)
 {
     int64_t count = settings->workers ? settings->workers : sysconf(_SC_NPROCESSORS_ONLN);
@@ -230,20 +206,25 @@ static unsigned wanted_workers(const struct settings *settings)
 
 static enum sg_error build_workers(struct server *server, char *error_text, size_t error_size)
 {
-    enum sg_error error = check_port_free(server->settings, error_text, error_size);
-    unsigned count = wanted_workers(server->settings);
+    enum sg_error error = check_port_free(server->host.settings, error_text, error_size);
+    unsigned count = wanted_workers(server->host.settings);
+    server->best_news = best_news_new(count);
+    if (!server->best_news)
+        return SG_NO_MEMORY;
     for (unsigned i = 0; error == SG_OK && i < count; i++) {
         server->from_workers[i] =
-            mailbox_new(server->base, MAILBOX_CAPACITY, on_worker_event, server);
+            mailbox_new(server->host.base, MAILBOX_CAPACITY, on_worker_event, server);
         if (!server->from_workers[i])
             return SG_NO_MEMORY;
-        struct worker_config config = {.settings = server->settings,
+        struct worker_config config = {.settings = server->host.settings,
                                        .index = i,
                                        .count = count,
-                                       .domain = server->domain,
-                                       .maps = &server->maps,
-                                       .topologies = &server->topologies,
-                                       .to_control = server->from_workers[i]};
+                                       .domain = server->host.domain,
+                                       .maps = &server->host.maps,
+                                       .topologies = &server->host.topologies,
+                                       .to_control = server->from_workers[i],
+                                       .publisher = server->queue,
+                                       .best_news = server->best_news};
         error = worker_new(&config, &server->workers[i], error_text, error_size);
         server->worker_count = i + 1;
     }
@@ -252,7 +233,7 @@ static enum sg_error build_workers(struct server *server, char *error_text, size
 
 static enum sg_error start_workers(struct server *server)
 {
-    enum sg_error error = SG_OK;
+    enum sg_error error = server->queue ? queue_publisher_start(server->queue) : SG_OK;
     sigset_t all;
     sigset_t before;
     sigfillset(&all);
@@ -271,35 +252,21 @@ static void tear_down(struct server *server)
         if (server->workers[i])
             worker_stop(server->workers[i]);
     }
+    queue_publisher_stop(server->queue);
     for (unsigned i = 0; i < server->worker_count; i++) {
         worker_free(server->workers[i]);
         mailbox_free(server->from_workers[i]);
     }
+    best_news_free(server->best_news);
+    queue_publisher_free(server->queue);
     reload_free(server->reload); /* answers a reload that is under way */
-    if (server->admin_http)
-        http_server_free(server->admin_http);
+    host_stop_listening(&server->host);
     admin_free(server->admin);
     redisconn_free(server->redis);
+    sweeper_free(server->sweeper);
     if (server->health)
         health_free(server->health);
-    for (int i = 0; i < 3; i++) {
-        if (server->signals[i])
-            event_free(server->signals[i]);
-    }
-    if (server->reap)
-        reap_list_free(server->reap);
-    snapshot_slot_done(&server->maps, shardmap_free);
-    snapshot_slot_done(&server->topologies, free);
-    if (server->publisher) {
-        snapshot_poll(server->publisher);
-        snapshot_reader_free(server->publisher);
-    }
-    if (server->domain)
-        snapshot_domain_free(server->domain);
-    if (server->base)
-        event_base_free(server->base);
-    metrics_shutdown();
-    libevent_global_shutdown();
+    host_end(&server->host);
     free(server);
 }
 
@@ -312,14 +279,12 @@ enum sg_error server_run(const struct settings *settings, struct shardmap *map)
         shardmap_free(map);
         return SG_NO_MEMORY;
     }
-    server->settings = settings;
-    bool built = build_base(server);
-    if (built)
-        snapshot_publish(server->publisher, &server->maps, map, shardmap_free);
-    else
-        shardmap_free(map);
-    if (built && build_control(server))
-        error = open_admin(server, error_text, sizeof(error_text));
+    if (host_begin(&server->host, settings, map, false, on_stop_signal, on_reload_signal, server) &&
+        build_control(server))
+        error = host_listen(&server->host, settings->admin.listen, "admin", ADMIN_MAX_CONNECTIONS,
+                            admin_handle, server->admin, error_text, sizeof(error_text));
+    if (error == SG_OK)
+        error = build_publisher(server, error_text, sizeof(error_text));
     if (error == SG_OK)
         error = build_workers(server, error_text, sizeof(error_text));
     if (error == SG_OK)
@@ -329,9 +294,8 @@ enum sg_error server_run(const struct settings *settings, struct shardmap *map)
                  "serving http://%s, admin http://%s, %u workers, strategy %s, map version %lld",
                  settings->http.listen, settings->admin.listen, server->worker_count,
                  booking_strategy_name(settings->booking.strategy),
-                 (long long)shardmap_version(snapshot_get(&server->maps)));
-        event_base_loop(server->base, EVLOOP_NO_EXIT_ON_EMPTY);
-        log_info(NULL, "stopped");
+                 (long long)shardmap_version(host_map(&server->host)));
+        host_run(&server->host);
     } else {
         log_error(NULL, "not started: %s", error_text);
     }

@@ -59,6 +59,19 @@ static void add_seats(struct dynbuf *out, const struct live_change *change)
     dynbuf_addc(out, ']');
 }
 
+static void add_booking(struct dynbuf *out, const struct live_change *change)
+{
+    char booking[UUID_TEXT_LEN + 1];
+    if (!change->status)
+        return;
+    uuid_format(&change->booking_id, booking);
+    dynbuf_adds(out, ",\"bookingId\":\"");
+    dynbuf_add(out, booking, UUID_TEXT_LEN);
+    dynbuf_adds(out, "\",\"status\":\"");
+    dynbuf_adds(out, change->status);
+    dynbuf_addc(out, '"');
+}
+
 void sse_write_change(struct dynbuf *out, const struct live_change *change)
 {
     const char *id = change->id;
@@ -66,9 +79,10 @@ void sse_write_change(struct dynbuf *out, const struct live_change *change)
         begin(out, "resync", id, change->event_id);
         dynbuf_adds(out, "}\n\n");
         id = NULL;
-    } else if (change->seat_count) {
+    } else if (change->seat_count || change->status) {
         begin(out, "seats", id, change->event_id);
         add_seats(out, change);
+        add_booking(out, change);
         add_counts(out, change);
         dynbuf_adds(out, "}\n\n");
         id = NULL;

@@ -4,7 +4,8 @@
  *
  *   event: seats
  *   id: alpha.7-91300-2
- *   data: {"eventId":1,"seats":[{"row":1,"col":5,"status":"booked"}],"total":100, ...}
+ *   data: {"eventId":1,"seats":[{"row":1,"col":5,"status":"booked"}],"bookingId":"0197...",
+ *          "status":"confirmed","total":100, ...}                     (in one line)
  *
  *   event: counters
  *   data: {"eventId":1,"total":100,"available":97,"held":1,"booked":2}
@@ -24,7 +25,8 @@ struct live_change;
 #define SSE_RETRY "retry: 1000\n\n" /* how long a client waits before it comes back, ms */
 #define SSE_HEARTBEAT ":\n\n"
 
-/* `seats` if the change has any, `resync` if it is one; always `counters`. */
+/* `seats` if the change has any or says what became of a booking, `resync` if it is one; always
+ * `counters`. */
 void sse_write_change(struct dynbuf *out, const struct live_change *change);
 
 #endif

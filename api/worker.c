@@ -22,6 +22,8 @@
 #include "base/reap.h"
 #include "base/settings.h"
 #include "base/snapshot.h"
+#include "payment/saga.h"
+#include "queue/publisher.h"
 #include "router/router.h"
 
 #define DRAIN_CHECK_US 20000
@@ -36,6 +38,8 @@ struct worker {
     struct metrics_set *metrics;
     struct snapshot_reader *reader;
     struct router *router;
+    struct queue_sender *sender; /* NULL: no RabbitMQ */
+    struct saga *saga;           /* NULL: no payment service */
     struct app *app;
     struct http_server *http;
     struct mailbox *orders;
@@ -82,6 +86,7 @@ static void on_order(void *arg, const struct mailbox_message *message)
         break;
     case ORDER_DRAIN:
         http_server_drain(worker->http);
+        saga_drain(worker->saga);
         worker->drain_deadline_us =
             clock_mono_us() + worker->config.settings->http.drain_timeout_ms * 1000;
         on_drain_check(-1, 0, worker);
@@ -111,20 +116,39 @@ static enum sg_error open_http(struct worker *worker, char *error_text, size_t e
         .base = worker->base,
         .metrics = worker->metrics,
         .reap = worker->reap,
-        .limits = {.max_connections =
-                       (size_t)(settings->http.max_connections / worker->config.count + 1),
-                   .max_header_bytes = (size_t)settings->http.max_header_bytes,
-                   .max_headers = (size_t)settings->http.max_headers,
-                   .max_body_bytes = (size_t)settings->http.max_body_bytes,
-                   .request_timeout_ms = settings->http.request_timeout_ms,
-                   .idle_timeout_ms = settings->http.idle_timeout_ms,
-                   .write_timeout_ms = settings->http.write_timeout_ms},
+        .limits = http_limits(settings,
+                              (size_t)(settings->http.max_connections / worker->config.count + 1)),
         .listener = "http",
         .on_request = app_handle,
         .on_refused = app_refused,
         .arg = worker->app};
     worker->http = http_server_new(&config, fd);
     return worker->http ? SG_OK : SG_NO_MEMORY;
+}
+
+static enum sg_error build_saga(struct worker *worker, char *error_text, size_t error_size)
+{
+    const struct settings *settings = worker->config.settings;
+    if (!settings->payment.provider_url[0])
+        return SG_OK;
+    return saga_new(&(struct saga_config){.settings = settings,
+                                          .base = worker->base,
+                                          .reap = worker->reap,
+                                          .metrics = worker->metrics,
+                                          .router = worker->router},
+                    &worker->saga, error_text, error_size);
+}
+
+static bool build_app(struct worker *worker)
+{
+    worker->app = app_new(&(struct app_config){.settings = worker->config.settings,
+                                               .router = worker->router,
+                                               .metrics = worker->metrics,
+                                               .base = worker->base,
+                                               .saga = worker->saga,
+                                               .queue = worker->sender,
+                                               .workers = worker->config.count});
+    return worker->app != NULL;
 }
 
 static bool build(struct worker *worker)
@@ -148,15 +172,17 @@ static bool build(struct worker *worker)
                                                         .maps = worker->config.maps,
                                                         .topologies = worker->config.topologies,
                                                         .on_suspect = on_suspect,
-                                                        .on_suspect_arg = worker});
+                                                        .on_suspect_arg = worker,
+                                                        .best_news = worker->config.best_news,
+                                                        .worker = worker->config.index});
     if (!worker->router)
         return false;
-    worker->app = app_new(&(struct app_config){.settings = worker->config.settings,
-                                               .router = worker->router,
-                                               .metrics = worker->metrics,
-                                               .base = worker->base,
-                                               .workers = worker->config.count});
-    return worker->app != NULL;
+    if (worker->config.publisher) {
+        worker->sender = queue_sender_new(worker->config.publisher, worker->base);
+        if (!worker->sender)
+            return false;
+    }
+    return true;
 }
 
 enum sg_error worker_new(const struct worker_config *config, struct worker **ret_worker,
@@ -169,6 +195,10 @@ enum sg_error worker_new(const struct worker_config *config, struct worker **ret
     enum sg_error error = SG_NO_MEMORY;
     snprintf(error_text, error_size, "out of memory or file descriptors");
     if (build(worker))
+        error = build_saga(worker, error_text, error_size);
+    if (error == SG_OK && !build_app(worker))
+        error = SG_NO_MEMORY;
+    if (error == SG_OK)
         error = open_http(worker, error_text, error_size);
     if (error != SG_OK) {
         worker_free(worker);
@@ -221,7 +251,10 @@ void worker_free(struct worker *worker)
         return;
     if (worker->app)
         app_end_streams(worker->app);
-    router_free(worker->router); /* answers what is under way */
+    saga_stop(worker->saga);
+    queue_sender_free(worker->sender); /* all answer what is under way */
+    router_free(worker->router);
+    saga_free(worker->saga);
     if (worker->http)
         http_server_free(worker->http);
     app_free(worker->app);

@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "base/mailbox.h"
 
+struct queue_publisher;
 struct settings;
 struct snapshot_domain;
 struct snapshot_slot;
@@ -32,7 +33,9 @@ struct worker_config {
     struct snapshot_domain *domain;
     const struct snapshot_slot *maps;
     const struct snapshot_slot *topologies;
-    struct mailbox *to_control; /* this worker is its one sender */
+    struct mailbox *to_control;        /* this worker is its one sender */
+    struct queue_publisher *publisher; /* NULL: no RabbitMQ */
+    struct best_news *best_news;       /* of all workers */
 };
 
 /* Opens the listening socket and builds everything; the thread starts with worker_start. On failure

@@ -204,12 +204,45 @@ static void staleness_bounds(void **state)
     }
 }
 
+static void preferences(void **state)
+{
+    static const struct {
+        const char *prefer;
+        bool async;
+    } cases[] = {
+        {NULL, false},
+        {"", false},
+        {"respond-async", true},
+        {" Respond-ASYNC ", true},
+        {"respond-async=\"\"", true},
+        {"respond-async = ", true},
+        {"respond-async=1", false},
+        {"respond-async; foo=bar; \"x\"", true},
+        {"return=minimal, respond-async, wait=10", true},
+        {"wait=10 , ,respond-async", true},
+        {"respond-asynchronously", false},
+        {"respond", false},
+        {"x-respond-async", false},
+        {"foo=\"a, respond-async\"", false},
+        {"foo=\"a\\\", respond-async\"", false},
+        {"foo; respond-async", false},
+        {"foo=respond-async", false},
+        {";respond-async", false},
+        {"foo=\"open, respond-async", false},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        if (accept_prefers(cases[i].prefer, "respond-async") != cases[i].async)
+            fail_msg("'%s'", cases[i].prefer);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(media_types),      cmocka_unit_test(codings),
         cmocka_unit_test(entity_tags),      cmocka_unit_test(content_types),
-        cmocka_unit_test(staleness_bounds),
+        cmocka_unit_test(staleness_bounds), cmocka_unit_test(preferences),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

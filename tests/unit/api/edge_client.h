@@ -54,6 +54,10 @@ struct edge {
     size_t body_len;
 };
 
+/* For the app; a test that has some sets them before its first fixture. */
+static struct saga *edge_saga;
+static struct queue_sender *edge_queue;
+
 /* `tune` may change the settings before anybody reads them; NULL for none. */
 static inline int edge_setup_tuned(void **state, void (*tune)(struct settings *settings))
 {
@@ -70,6 +74,9 @@ static inline int edge_setup_tuned(void **state, void (*tune)(struct settings *s
     edge->settings.http.gzip_min_bytes = 1024;
     edge->settings.http.retry_after_ms = 1500;
     edge->settings.booking.max_seats = 10;
+    edge->settings.holds.default_ms = 120000;
+    edge->settings.holds.min_ms = 1000;
+    edge->settings.holds.max_ms = 900000;
     edge->settings.events.max_seats = 1000000;
     edge->settings.http.idle_timeout_ms = 5000;
     edge->settings.live.heartbeat_ms = 15000;
@@ -78,7 +85,9 @@ static inline int edge_setup_tuned(void **state, void (*tune)(struct settings *s
     edge->app = app_new(&(struct app_config){.settings = &edge->settings,
                                              .router = edge->router,
                                              .metrics = metrics,
-                                             .base = edge->base});
+                                             .base = edge->base,
+                                             .saga = edge_saga,
+                                             .queue = edge_queue});
     assert_int_equal(http_listen("127.0.0.1:0", false, 16, &fd, error, sizeof(error)), SG_OK);
     assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &address_len), 0);
     edge->port = ntohs(address.sin_port);

@@ -51,6 +51,37 @@ static void an_event_is_created(void **state)
     assert_string_equal(router->asked_shard, "");
 }
 
+static void an_event_with_tiers(void **state)
+{
+    static const struct event_tier tiers[] = {{"pit", 4500, 1}, {"Balkön", 3000, 6}};
+    struct edge *edge = *state;
+    struct router *router = edge->router;
+    router->event = event;
+    router->event.rows = 10;
+    router->event.tiers = tiers;
+    router->event.tier_count = 2;
+    router->event.currency = "EUR";
+    router->event.max_per_user = 4;
+    assert_int_equal(
+        edge_ask(edge, "POST", "/events", "",
+                 "{\"name\":\"n\",\"startsAt\":\"2027-06-01T19:00:00Z\",\"rows\":10,"
+                 "\"cols\":2,\"maxPerUser\":4,\"currency\":\"EUR\",\"tiers\":["
+                 "{\"name\":\"Balkön\",\"price\":3000,\"rows\":{\"first\":6,\"last\":10}},"
+                 "{\"name\":\"pit\",\"price\":4500,\"rows\":{\"first\":1,\"last\":5}}]}"),
+        201);
+    edge_assert_body_has(edge, ",\"tiers\":[{\"name\":\"pit\",\"price\":4500,\"rows\":{\"first\":1,"
+                               "\"last\":5}},{\"name\":\"Balkön\",\"price\":3000,\"rows\":{"
+                               "\"first\":6,\"last\":10}}],\"currency\":\"EUR\",\"maxPerUser\":4}");
+    assert_int_equal(router->asked_tier_count, 2);
+    assert_string_equal(router->asked_event_tiers[1].name, "Balkön");
+    assert_int_equal(router->asked_event_tiers[1].first_row, 6);
+    assert_int_equal(router->asked_event_tiers[0].price, 4500);
+    assert_string_equal(router->asked_currency, "EUR");
+    assert_int_equal(router->asked_max_per_user, 4);
+    assert_int_equal(edge_ask(edge, "GET", "/events/42", "", NULL), 200);
+    edge_assert_body_has(edge, "\"currency\":\"EUR\",\"maxPerUser\":4}");
+}
+
 static void impossible_events_are_refused(void **state)
 {
     static const char body[] =
@@ -172,9 +203,13 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, edge_setup, edge_teardown)
     const struct CMUnitTest tests[] = {
-        TEST(an_event_is_created), TEST(impossible_events_are_refused),
-        TEST(an_event_is_read),    TEST(events_are_paged),
-        TEST(a_booking_is_read),   TEST(paging_parameters_are_checked),
+        TEST(an_event_is_created),
+        TEST(an_event_with_tiers),
+        TEST(impossible_events_are_refused),
+        TEST(an_event_is_read),
+        TEST(events_are_paged),
+        TEST(a_booking_is_read),
+        TEST(paging_parameters_are_checked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

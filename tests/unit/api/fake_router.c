@@ -27,6 +27,7 @@ struct router *fake_router_new(struct event_base *base)
     assert(router);
     router->base = base;
     router->map_version = 7;
+    router->booked.status = "confirmed";
     router->route = (struct route){
         .shard = "alpha", .node = "alpha-2", .map_version = 7, .staleness_us = 11200};
     return router;
@@ -105,12 +106,25 @@ static void run_book(struct fake_pending *pending)
     fn(pending->arg, &result);
 }
 
+static void note_best(struct router *router, size_t i, const struct best_wish *wish)
+{
+    snprintf(router->asked_tiers[i], sizeof(router->asked_tiers[i]), "%s",
+             wish->tier ? wish->tier : "");
+    router->asked_best[i] = *wish;
+    router->asked_best[i].tier = router->asked_tiers[i];
+}
+
 enum sg_error router_book(struct router *router, const struct book_request *request,
                           router_book_fn *fn, void *arg)
 {
     router->asked_event_id = request->event_id;
     router->asked_seat_count = request->seat_count;
-    memcpy(router->asked_seats, request->seats, request->seat_count * sizeof(struct seat));
+    if (request->seat_count)
+        memcpy(router->asked_seats, request->seats, request->seat_count * sizeof(struct seat));
+    router->asked_best_count = request->best_count;
+    for (size_t i = 0; i < request->best_count; i++)
+        note_best(router, i, &request->best[i]);
+    router->asked_hold_ms = request->hold_ms;
     snprintf(router->asked_user, sizeof(router->asked_user), "%s", request->user_id);
     snprintf(router->asked_key, sizeof(router->asked_key), "%s",
              request->idempotency_key ? request->idempotency_key : "");
@@ -121,14 +135,16 @@ static void run_booking(struct fake_pending *pending)
 {
     struct router *router = pending->router;
     router_booking_fn *fn = pending->fn;
-    fn(pending->arg, &router->route, router->error, &router->booking);
+    enum sg_error error = router->booking_error ? router->booking_error : router->error;
+    fn(pending->arg, &router->route, error, error ? NULL : &router->booking);
 }
 
 static void note_wish(struct router *router, const struct read_wish *wish)
 {
     router->asked_staleness_us = wish->max_staleness_us;
     router->asked_token_count = wish->token_count;
-    memcpy(router->asked_tokens, wish->tokens, wish->token_count * sizeof(wish->tokens[0]));
+    if (wish->token_count)
+        memcpy(router->asked_tokens, wish->tokens, wish->token_count * sizeof(wish->tokens[0]));
 }
 
 enum sg_error router_booking_get(struct router *router, int64_t event_id, const char *booking_id,
@@ -139,6 +155,153 @@ enum sg_error router_booking_get(struct router *router, int64_t event_id, const 
     snprintf(router->asked_booking, sizeof(router->asked_booking), "%s", booking_id);
     return accept_call(router, run_booking, (void *)fn, arg);
 }
+
+/* --- the life of a booking -------------------------------------------------------------------- */
+
+static void run_change(struct fake_pending *pending)
+{
+    struct router *router = pending->router;
+    router_change_fn *fn = pending->fn;
+    struct change_result result = router->changed;
+    result.route = router->route;
+    result.error = router->error;
+    result.booking = router->error ? NULL : &router->booking;
+    fn(pending->arg, &result);
+}
+
+enum sg_error router_change(struct router *router, const struct change_request *request,
+                            router_change_fn *fn, void *arg)
+{
+    router->asked_change = request->kind;
+    router->asked_event_id = request->event_id;
+    router->asked_extend_ms = request->extend_ms;
+    snprintf(router->asked_booking, sizeof(router->asked_booking), "%s", request->booking_id);
+    snprintf(router->asked_user, sizeof(router->asked_user), "%s", request->user_id);
+    snprintf(router->asked_to_user, sizeof(router->asked_to_user), "%s",
+             request->to_user ? request->to_user : "");
+    snprintf(router->asked_key, sizeof(router->asked_key), "%s",
+             request->idempotency_key ? request->idempotency_key : "");
+    return accept_call(router, run_change, (void *)fn, arg);
+}
+
+static void run_refusal(struct fake_pending *pending)
+{
+    struct router *router = pending->router;
+    router_refusal_fn *fn = pending->fn;
+    fn(pending->arg, &router->route, router->error, router->error ? NULL : router->refusal_kept);
+}
+
+enum sg_error router_refusal_get(struct router *router, int64_t event_id, const char *booking_id,
+                                 router_refusal_fn *fn, void *arg)
+{
+    router->asked_event_id = event_id;
+    snprintf(router->asked_booking, sizeof(router->asked_booking), "%s", booking_id);
+    return accept_call(router, run_refusal, (void *)fn, arg);
+}
+
+static void run_order(struct fake_pending *pending)
+{
+    struct router *router = pending->router;
+    router_order_fn *fn = pending->fn;
+    router->order.booking = &router->booking;
+    fn(pending->arg, &router->route, router->error, router->error ? NULL : &router->order);
+}
+
+enum sg_error router_order_get(struct router *router, int64_t event_id, const char *order_id,
+                               const struct read_wish *wish, router_order_fn *fn, void *arg)
+{
+    note_wish(router, wish);
+    router->asked_event_id = event_id;
+    snprintf(router->asked_booking, sizeof(router->asked_booking), "%s", order_id);
+    return accept_call(router, run_order, (void *)fn, arg);
+}
+
+static void run_step(struct fake_pending *pending)
+{
+    router_order_step_fn *fn = pending->fn;
+    fn(pending->arg, &pending->router->moved);
+}
+
+enum sg_error router_order_step(struct router *router, const struct order_step *step,
+                                router_order_step_fn *fn, void *arg)
+{
+    router->steps++;
+    snprintf(router->asked_action, sizeof(router->asked_action), "%s", step->action);
+    return accept_call(router, run_step, (void *)fn, arg);
+}
+
+static void run_due(struct fake_pending *pending)
+{
+    const struct router *router = pending->router;
+    router_orders_fn *fn = pending->fn;
+    fn(pending->arg, router->error, router->due, router->error ? 0 : router->due_count);
+}
+
+enum sg_error router_orders_due(struct router *router, const char *shard, size_t limit,
+                                int64_t lease_ms, router_orders_fn *fn, void *arg)
+{
+    (void)shard;
+    (void)limit;
+    (void)lease_ms;
+    router->due_looks++;
+    return accept_call(router, run_due, (void *)fn, arg);
+}
+
+static void run_waitlist(struct fake_pending *pending)
+{
+    struct router *router = pending->router;
+    router_waitlist_fn *fn = pending->fn;
+    struct waitlist_result result = router->waitlist;
+    bool has_entry = router->error == SG_OK || router->error == SG_ALREADY_WAITING;
+    result.route = &router->route;
+    result.error = router->error;
+    result.entry = has_entry && !router->entry_gone ? &router->entry : NULL;
+    fn(pending->arg, &result);
+}
+
+static void run_left(struct fake_pending *pending)
+{
+    struct router *router = pending->router;
+    enum sg_error error = router->error;
+    if (router->left_error)
+        router->error = router->left_error;
+    run_waitlist(pending);
+    router->error = error;
+}
+
+enum sg_error router_waitlist_join(struct router *router, const struct waitlist_request *request,
+                                   router_waitlist_fn *fn, void *arg)
+{
+    router->asked_event_id = request->event_id;
+    router->asked_best_count = 1;
+    note_best(router, 0, &request->wish);
+    snprintf(router->asked_user, sizeof(router->asked_user), "%s", request->user_id);
+    snprintf(router->asked_key, sizeof(router->asked_key), "%s",
+             request->idempotency_key ? request->idempotency_key : "");
+    return accept_call(router, run_waitlist, (void *)fn, arg);
+}
+
+enum sg_error router_waitlist_get(struct router *router, int64_t event_id, const char *entry_id,
+                                  const struct read_wish *wish, router_waitlist_fn *fn, void *arg)
+{
+    note_wish(router, wish);
+    router->asked_event_id = event_id;
+    snprintf(router->asked_booking, sizeof(router->asked_booking), "%s", entry_id);
+    return accept_call(router, run_waitlist, (void *)fn, arg);
+}
+
+enum sg_error router_waitlist_leave(struct router *router, const struct waitlist_request *request,
+                                    const char *entry_id, router_waitlist_fn *fn, void *arg)
+{
+    router->asked_event_id = request->event_id;
+    snprintf(router->asked_booking, sizeof(router->asked_booking), "%s", entry_id);
+    snprintf(router->asked_user, sizeof(router->asked_user), "%s", request->user_id);
+    snprintf(router->asked_key, sizeof(router->asked_key), "%s",
+             request->idempotency_key ? request->idempotency_key : "");
+    return accept_call(router, run_left, (void *)fn, arg);
+}
+
+/* --- events ----------------------------------------------------------------------------------- */
 
 static void run_event(struct fake_pending *pending)
 {
@@ -154,6 +317,16 @@ enum sg_error router_event_create(struct router *router, const struct event_new 
     snprintf(router->asked_shard, sizeof(router->asked_shard), "%s",
              event->shard ? event->shard : "");
     router->asked_starts_at_us = event->starts_at_us;
+    router->asked_tier_count = event->tier_count;
+    for (size_t i = 0; i < event->tier_count; i++) {
+        snprintf(router->asked_tier_names[i], sizeof(router->asked_tier_names[i]), "%s",
+                 event->tiers[i].name);
+        router->asked_event_tiers[i] = event->tiers[i];
+        router->asked_event_tiers[i].name = router->asked_tier_names[i];
+    }
+    snprintf(router->asked_currency, sizeof(router->asked_currency), "%s",
+             event->currency ? event->currency : "");
+    router->asked_max_per_user = event->max_per_user;
     router->asked_rows = event->rows;
     router->asked_cols = event->cols;
     return accept_call(router, run_event, (void *)fn, arg);

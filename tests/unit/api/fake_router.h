@@ -15,6 +15,8 @@
 
 struct fake_pending;
 
+#define FAKE_SHARDS_MAX 300
+
 struct router {
     struct event_base *base;
 
@@ -26,12 +28,23 @@ struct router {
     struct route route;
     struct book_result booked; /* route and error are taken from above */
     struct booking booking;
+    enum sg_error booking_error;  /* of router_booking_get alone, unless SG_OK */
+    struct change_result changed; /* route, error and booking are taken from here */
+    struct order order;
+    struct order_moved moved; /* of router_order_step; its error is its own */
+    const struct order *due;  /* of router_orders_due */
+    size_t due_count;
+    const struct refusal *refusal_kept; /* NULL: there is none */
+    struct waitlist_result waitlist;    /* route, error and entry are taken from here */
+    struct waitlist_entry entry;
+    bool entry_gone;          /* the result has no entry */
+    enum sg_error left_error; /* of router_waitlist_leave alone, unless SG_OK */
     struct event_info event;
     struct event_page page;
     struct availability availability;
     struct ticket_page ticket_page;
     struct seatmap *seatmap; /* one reference is the fake's */
-    struct shard_status status[4];
+    struct shard_status status[FAKE_SHARDS_MAX];
     size_t status_count;
 
     /* What was asked last. */
@@ -53,6 +66,21 @@ struct router {
     int32_t asked_cols;
     struct seat asked_seats[ROUTER_SEATS_MAX];
     size_t asked_seat_count;
+    struct best_wish asked_best[ROUTER_BEST_MAX]; /* tier: "" for NULL */
+    char asked_tiers[ROUTER_BEST_MAX][ROUTER_TIER_MAX + 1];
+    size_t asked_best_count;
+    int64_t asked_hold_ms;
+    int steps;             /* of orders */
+    char asked_action[16]; /* of the last one */
+    int due_looks;
+    enum change_kind asked_change;
+    int64_t asked_extend_ms;
+    char asked_to_user[ROUTER_USER_MAX + 1]; /* "" for none */
+    struct event_tier asked_event_tiers[ROUTER_TIERS_MAX];
+    char asked_tier_names[ROUTER_TIERS_MAX][ROUTER_TIER_MAX + 1];
+    size_t asked_tier_count;
+    char asked_currency[8]; /* "" for none */
+    int32_t asked_max_per_user;
 
     struct live_watch *watches;
     int watch_count;

@@ -29,8 +29,10 @@
 #include <event2/event.h>
 
 #include "api/http.h"
+#include "api/http_internal.h"
 #include "base/clock.h"
 #include "base/dynbuf.h"
+#include "base/error.h"
 #include "base/metrics.h"
 #include "base/reap.h"
 
@@ -1188,6 +1190,17 @@ static void a_taken_port_is_told(void **state)
     stop_edge();
 }
 
+static void every_status_that_is_answered_has_a_reason(void **state)
+{
+    static const int others[] = {201, 202, 204, 304};
+    (void)state;
+    for (int i = 0; i < SG_ERROR_COUNT; i++)
+        assert_string_not_equal(http_reason(sg_error_http_status((enum sg_error)i)), "");
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
+        assert_string_not_equal(http_reason(others[i]), "");
+    assert_string_equal(http_reason(299), "");
+}
+
 static int make_big(void **state)
 {
     (void)state;
@@ -1239,6 +1252,7 @@ int main(void)
         cmocka_unit_test(draining_lets_requests_finish_and_nothing_begin),
         cmocka_unit_test(a_server_may_go_while_requests_are_at_work),
         cmocka_unit_test(a_taken_port_is_told),
+        cmocka_unit_test(every_status_that_is_answered_has_a_reason),
     };
     return cmocka_run_group_tests(tests, make_big, free_big);
 }

@@ -122,13 +122,24 @@ static void cursors(void **state)
     assert_false(cursor_parse("AAAAAAAAAAAAAAAAA", &id));
 }
 
+static void what_a_uuid_says(void **state)
+{
+    (void)state;
+    assert_int_equal(ids_uuid_version("0190f3c2-7d1e-7c55-9e5a-3f0f6d1c2b7a"), 7);
+    assert_int_equal(ids_uuid_version("0190f3c2-7d1e-fc55-9e5a-3f0f6d1c2b7a"), 15);
+    assert_int_equal(ids_uuid_v7_ms("0190f3c2-7d1e-7c55-9e5a-3f0f6d1c2b7a"),
+                     INT64_C(0x0190f3c27d1e));
+    assert_int_equal(ids_uuid_v7_ms("00000000-0000-7fff-9e5a-3f0f6d1c2b7a"), 0);
+    assert_int_equal(ids_uuid_v7_ms("ffffffff-ffff-7000-8000-000000000000"),
+                     INT64_C(0xffffffffffff));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(event_ids),
-        cmocka_unit_test(uuids),
-        cmocka_unit_test(printable_ascii),
-        cmocka_unit_test(cursors),
+        cmocka_unit_test(event_ids),        cmocka_unit_test(uuids),
+        cmocka_unit_test(printable_ascii),  cmocka_unit_test(cursors),
+        cmocka_unit_test(what_a_uuid_says),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -185,6 +185,52 @@ static void tells_seats_resync_and_end(void **state)
     reader_close(reader);
 }
 
+#define BOOKING "01973c6e-25a1-7c7c-8f00-0123456789ab"
+
+static void tells_what_became_of_a_booking(void **state)
+{
+    struct edge *edge = *state;
+    struct reader *reader = reader_open_told(edge, 1);
+    const struct seat seats[] = {{1, 5}};
+    struct live_change change = {.event_id = 1,
+                                 .id = "alpha.7-11-2",
+                                 .seats = seats,
+                                 .seat_count = 1,
+                                 .states = "x",
+                                 .status = "confirmed",
+                                 .total = 10,
+                                 .available = 8,
+                                 .held = 0,
+                                 .booked = 2};
+    assert_true(uuid_parse(BOOKING, &change.booking_id));
+    fake_router_tell(edge->router, &change);
+    reader_await(edge, reader,
+                 FIRST "event: seats\nid: alpha.7-11-2\ndata: {\"eventId\":1,\"seats\":["
+                       "{\"row\":1,\"col\":5,\"status\":\"booked\"}],"
+                       "\"bookingId\":\"" BOOKING "\",\"status\":\"confirmed\","
+                       "\"total\":10,\"available\":8,\"held\":0,\"booked\":2}\n\n"
+                       "event: counters\ndata: {\"eventId\":1,\"total\":10,\"available\":8,"
+                       "\"held\":0,\"booked\":2}\n\n");
+    /* no seat moved */
+    snprintf(change.id, sizeof(change.id), "alpha.7-12-1");
+    change.seat_count = 0;
+    change.status = "failed";
+    fake_router_tell(edge->router, &change);
+    reader_await(edge, reader,
+                 "event: seats\nid: alpha.7-12-1\ndata: {\"eventId\":1,\"seats\":[],"
+                 "\"bookingId\":\"" BOOKING "\",\"status\":\"failed\",\"total\":10,");
+    /* who comes at this position is told the counters alone */
+    struct reader *late = reader_open(edge, "");
+    await_watches(edge, 2);
+    change.status = NULL;
+    fake_router_tell(edge->router, &change);
+    reader_await(edge, late, "event: counters\nid: alpha.7-12-1\n");
+    assert_null(strstr(late->text, "bookingId"));
+    reader_close(late);
+    reader_close(reader);
+    await_watches(edge, 0);
+}
+
 static void a_huge_change_is_a_resync(void **state)
 {
     struct edge *edge = *state;
@@ -339,6 +385,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(opens_with_the_first_change, setup, edge_teardown),
         cmocka_unit_test_setup_teardown(tells_seats_resync_and_end, setup, edge_teardown),
+        cmocka_unit_test_setup_teardown(tells_what_became_of_a_booking, setup, edge_teardown),
         cmocka_unit_test_setup_teardown(a_huge_change_is_a_resync, setup, edge_teardown),
         cmocka_unit_test_setup_teardown(quiet_streams_get_heartbeats_and_no_idle_timeout, setup,
                                         edge_teardown),

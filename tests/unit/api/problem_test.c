@@ -47,12 +47,34 @@ static void conflicts_and_detail(void **state)
     struct dynbuf out;
     (void)state;
     dynbuf_init(&out, 4096);
-    problem_write(&out, &(struct problem){SG_SEATS_TAKEN, "a \"b\"\n\x01 é", seats, 2});
+    problem_write(&out, &(struct problem){.error = SG_SEATS_TAKEN,
+                                          .detail = "a \"b\"\n\x01 é",
+                                          .conflicts = seats,
+                                          .conflict_count = 2});
     assert_string_equal(dynbuf_text(&out),
                         "{\"type\":\"/docs#seats_taken\",\"title\":\"Some of the seats are "
                         "taken\",\"status\":409,\"code\":\"seats_taken\",\"detail\":\"a \\\"b\\\""
                         "\\u000a\\u0001 é\",\"conflicts\":[{\"row\":1,\"col\":4},{\"row\":2,"
                         "\"col\":1000000}]}");
+    dynbuf_done(&out);
+}
+
+static void what_else_a_problem_names(void **state)
+{
+    struct dynbuf out;
+    (void)state;
+    dynbuf_init(&out, 4096);
+    problem_write(&out, &(struct problem){.error = SG_SOLD_OUT, .has_left = true});
+    assert_non_null(strstr(dynbuf_text(&out), "\"code\":\"sold_out\",\"left\":0}"));
+    dynbuf_reset(&out);
+    problem_write(&out, &(struct problem){.error = SG_ALREADY_WAITING, .entry_id = "e-1"});
+    assert_non_null(strstr(dynbuf_text(&out), "\"already_waiting\",\"entryId\":\"e-1\"}"));
+    dynbuf_reset(&out);
+    problem_write(&out, &(struct problem){.error = SG_PAYMENT_DECLINED, .order_id = "o-1"});
+    assert_non_null(strstr(dynbuf_text(&out), "\"payment_declined\",\"orderId\":\"o-1\"}"));
+    dynbuf_reset(&out);
+    problem_write(&out, &(struct problem){.error = SG_OFFERED, .booking_id = "b-1"});
+    assert_non_null(strstr(dynbuf_text(&out), "\"seats_offered\",\"bookingId\":\"b-1\"}"));
     dynbuf_done(&out);
 }
 
@@ -81,6 +103,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_error),
         cmocka_unit_test(conflicts_and_detail),
+        cmocka_unit_test(what_else_a_problem_names),
         cmocka_unit_test(a_bounded_buffer_says_so),
         cmocka_unit_test(retry_after_is_in_seconds_rounded_up),
     };

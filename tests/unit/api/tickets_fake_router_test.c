@@ -209,6 +209,7 @@ static void a_booking_brings_its_token(void **state)
     struct edge *edge = *state;
     edge->router->booked = (struct book_result){
         .booking_id = UUID,
+        .status = "confirmed",
         .created_at_us = STARTS_US,
         .token = {.shard = "alpha", .timeline = 3, .lsn = UINT64_C(0xF00000016B3748)}};
     assert_int_equal(edge_ask(edge, "POST", "/book", "", body), 201);
