@@ -31,6 +31,8 @@ REPLICAS ?= 1
 DURABILITY ?=
 # 1: every shard under Patroni, with etcd.
 HA ?=
+# 1: with RabbitMQ and a worker: bookings that are accepted now and made later.
+QUEUE ?=
 # Files of stories that run at the same time; most of them wait.
 STORY_JOBS ?= 2
 # Names of tests, a part of them is enough: make check T=shardmap
@@ -41,13 +43,15 @@ SOAK_KILLS ?= 200
 # Drills at random; no new one after so many seconds.
 SOAK_FAULTS ?= 200
 SOAK_DRILL_SECONDS ?= 7200
+# Lives of the model, each with a seed of its own.
+SOAK_RUNS ?= 10
 
 # ---- flags --------------------------------------------------------------------------------------
 
 B := build/$(VARIANT)
 GEN := build/gen
 PACKAGES := libpq libconfig libevent_core libevent_extra libevent_pthreads jansson hiredis \
-            libprotobuf-c zlib
+            libprotobuf-c librabbitmq zlib libcrypto
 
 CC_release := gcc
 CC_asan := gcc
@@ -80,7 +84,7 @@ ALL_LIBS = $(PKG_LIBS) -lck $(LIBS_$(VARIANT)) -lm
 
 # ---- sources ------------------------------------------------------------------------------------
 
-FOLDERS := base shardmap router replication api cli dev drill
+FOLDERS := base shardmap router queue replication payment api cli dev drill
 SOURCES := $(sort $(foreach f,$(FOLDERS),$(wildcard $(f)/*.c)))
 MIGRATIONS := $(sort $(wildcard migrations/*.sql))
 PROTOS := $(wildcard proto/*.proto)
@@ -130,25 +134,26 @@ help: ## print this list
 	@printf '  %s\n' '' \
 	    'Build    VARIANT=release|asan|tsan|fuzz JOBS=n PREFIX=/usr/local DESTDIR=' \
 	    'Cluster  VAR=var HTTP_PORT=8080 ADMIN_PORT=8081 PORT_BASE=8100 REPLICAS=1' \
-	    '         DURABILITY=sync|async HA=1' \
+	    '         DURABILITY=sync|async HA=1 QUEUE=1' \
 	    'Tests    T=part-of-a-name FUZZ_SECONDS=20 SOAK_SECONDS=600 SOAK_KILLS=200' \
-	    '         SOAK_FAULTS=200 SOAK_DRILL_SECONDS=7200'
+	    '         SOAK_FAULTS=200 SOAK_DRILL_SECONDS=7200 SOAK_RUNS=10'
 
 build: ## compile: build/<variant>/seatgrid, and build/seatgrid -> release
 	@+$(LOCKED_MAKE) VARIANT=$(VARIANT) $(B)/seatgrid $(if $(filter release,$(VARIANT)),build/seatgrid)
 
 DEV_FLAGS = --var '$(VAR)' --http-port '$(HTTP_PORT)' --admin-port '$(ADMIN_PORT)' \
             --port-base '$(PORT_BASE)' --replicas '$(REPLICAS)' \
-            $(if $(DURABILITY),--durability '$(DURABILITY)') $(if $(filter-out 0,$(HA)),--ha)
-RUN_DEPS = $(if $(filter-out 0,$(HA)),ha,run)
+            $(if $(DURABILITY),--durability '$(DURABILITY)') $(if $(filter-out 0,$(HA)),--ha) \
+            $(if $(filter-out 0,$(QUEUE)),--queue)
+RUN_DEPS = $(if $(filter-out 0,$(HA)),ha,run) $(if $(filter-out 0,$(QUEUE)),queue)
 
 run: ## start a local cluster and book a first seat; Ctrl-C stops it
-	@$(DEPS) $(RUN_DEPS)
+	@for set in $(RUN_DEPS); do $(DEPS) $$set || exit; done
 	@+$(MAKE) build
 	@exec $(B)/seatgrid dev run $(DEV_FLAGS)
 
 up: ## the same in the background; returns when the API is ready
-	@$(DEPS) $(RUN_DEPS)
+	@for set in $(RUN_DEPS); do $(DEPS) $$set || exit; done
 	@+$(MAKE) build
 	@$(B)/seatgrid dev up $(DEV_FLAGS)
 
@@ -205,12 +210,13 @@ bench: ## the table of figures (wrk; bounded in time)
 	@+$(LOCKED_MAKE) VARIANT=release build/release/seatgrid build/seatgrid benches
 	@./tests/bench/run
 
-soak: ## kills under load for SOAK_SECONDS, memory watched; SOAK_KILLS, SOAK_FAULTS more
+soak: ## SOAK_SECONDS of kills under load; SOAK_KILLS, SOAK_FAULTS more
 	@$(DEPS) bench
 	@+$(LOCKED_MAKE) VARIANT=release build/release/seatgrid build/seatgrid benches
 	@/usr/bin/python3 tests/bench/soak.py --kills --seconds '$(SOAK_SECONDS)'
 	@/usr/bin/python3 tests/bench/soak_cdc.py --kills '$(SOAK_KILLS)'
 	@build/release/seatgrid drill random --faults '$(SOAK_FAULTS)' --seconds '$(SOAK_DRILL_SECONDS)'
+	@/usr/bin/python3 tests/model/run.py --runs '$(SOAK_RUNS)'
 
 install: build ## to PREFIX under DESTDIR: the binary, example configuration
 	install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(PREFIX)/share/seatgrid'

@@ -6,7 +6,6 @@
 #include "cli/admin_json.h"
 
 #include <stdio.h>
-#include <string.h>
 
 #include "base/dynbuf.h"
 #include "base/settings.h"

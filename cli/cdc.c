@@ -3,16 +3,13 @@
  *
  * SPDX-License-Identifier: MIT
  */
-#include <getopt.h>
-#include <signal.h>
 #include <stdio.h>
-#include <string.h>
 
 #include "api/cdc_server.h"
 #include "api/http_decode.h"
-#include "base/log.h"
 #include "base/settings.h"
 #include "cli/cli.h"
+#include "cli/options.h"
 #include "shardmap/shardmap.h"
 
 static const char usage[] =
@@ -31,13 +28,9 @@ static const char usage[] =
 static int run(const char *config, const char *listen)
 {
     static struct settings settings;
-    struct shardmap *map = NULL;
-    if (cli_load_settings(config, &settings))
-        map = cli_load_map(settings.shard_map);
-    if (!map) {
-        fputs("seatgrid: not started: the configuration was refused\n", stderr);
+    struct shardmap *map = cli_begin_server(config, &settings);
+    if (!map)
         return 2;
-    }
     if (!settings.redis.address[0]) {
         fprintf(stderr, "seatgrid: not started: %s names no Redis; set redis.address\n",
                 cli_config_path(config));
@@ -46,46 +39,21 @@ static int run(const char *config, const char *listen)
     }
     if (listen)
         snprintf(settings.cdc.listen, sizeof(settings.cdc.listen), "%s", listen);
-    enum log_level level = LOG_LEVEL_INFO;
-    (void)log_level_parse(settings.log.level, &level);
-    log_setup(level, strcmp(settings.log.format, "json") == 0);
-    cli_raise_descriptor_limit();
-    signal(SIGPIPE, SIG_IGN);
     return cdc_server_run(&settings, map) == SG_OK ? 0 : 1;
 }
 
 int cli_cdc(int argc, char **argv)
 {
-    static const struct option options[] = {{"config", required_argument, NULL, 'c'},
-                                            {"listen", required_argument, NULL, 'l'},
-                                            {"help", no_argument, NULL, 'h'},
-                                            {NULL, 0, NULL, 0}};
     const char *config = NULL;
     const char *listen = NULL;
     char host[HTTP_HOST_MAX];
     char port[HTTP_PORT_MAX];
-    int option;
-    optind = 1;
-    while ((option = getopt_long(argc, argv, "c:", options, NULL)) != -1) {
-        switch (option) {
-        case 'c':
-            config = optarg;
-            break;
-        case 'l':
-            listen = optarg;
-            break;
-        case 'h':
-            fputs(usage, stdout);
-            return 0;
-        default:
-            fputs(usage, stderr);
-            return 2;
-        }
-    }
-    if (optind < argc) {
-        fprintf(stderr, "seatgrid: '%s' is one argument too many\n%s", argv[optind], usage);
-        return 2;
-    }
+    const struct cli_option options[] = {{.name = "config", .letter = 'c', .text = &config},
+                                         {.name = "listen", .text = &listen},
+                                         {0}};
+    int code = cli_options(argc, argv, usage, options, 0);
+    if (code >= 0)
+        return code;
     if (listen && http_address_split(listen, host, port) != SG_OK) {
         fprintf(stderr, "seatgrid: --listen: '%s' is not host:port\n", listen);
         return 2;

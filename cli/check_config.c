@@ -6,7 +6,6 @@
  *
  * SPDX-License-Identifier: MIT
  */
-#include <getopt.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -14,6 +13,7 @@
 #include "base/dynbuf.h"
 #include "base/settings.h"
 #include "cli/cli.h"
+#include "cli/options.h"
 #include "shardmap/shardmap.h"
 
 static const char usage[] =
@@ -37,37 +37,11 @@ struct arguments {
 /* -1 to go on, else the exit code. */
 static int parse(int argc, char **argv, struct arguments *ret)
 {
-    static const struct option options[] = {{"config", required_argument, NULL, 'c'},
-                                            {"json", no_argument, NULL, 'j'},
-                                            {"example", no_argument, NULL, 'e'},
-                                            {"help", no_argument, NULL, 'h'},
-                                            {NULL, 0, NULL, 0}};
-    int option;
-    optind = 1;
-    while ((option = getopt_long(argc, argv, "c:", options, NULL)) != -1) {
-        switch (option) {
-        case 'c':
-            ret->config = optarg;
-            break;
-        case 'j':
-            ret->json = true;
-            break;
-        case 'e':
-            ret->example = true;
-            break;
-        case 'h':
-            fputs(usage, stdout);
-            return 0;
-        default:
-            fputs(usage, stderr);
-            return 2;
-        }
-    }
-    if (optind < argc) {
-        fprintf(stderr, "seatgrid: check-config takes no argument \"%s\"\n%s", argv[optind], usage);
-        return 2;
-    }
-    return -1;
+    const struct cli_option options[] = {{.name = "config", .letter = 'c', .text = &ret->config},
+                                         {.name = "example", .flag = &ret->example},
+                                         {.name = "json", .flag = &ret->json},
+                                         {0}};
+    return cli_options(argc, argv, usage, options, 0);
 }
 
 static int print_example(void)

@@ -19,11 +19,13 @@ int cli_map(int argc, char **argv);
 int cli_nodes(int argc, char **argv);
 int cli_reload(int argc, char **argv);
 int cli_cdc(int argc, char **argv);
+int cli_worker(int argc, char **argv);
 int cli_reseed(int argc, char **argv);
 int cli_reconcile(int argc, char **argv);
 int cli_switchover(int argc, char **argv);
 int cli_dev(int argc, char **argv);
 int cli_drill(int argc, char **argv);
+int cli_mockpay(int argc, char **argv);
 
 /* Every connection is a descriptor; the soft limit of many systems is 1024. */
 void cli_raise_descriptor_limit(void);
@@ -38,5 +40,8 @@ const char *cli_config_path(const char *given);
 bool cli_load_settings(const char *given, struct settings *ret_settings);
 /* Reads a shard map; NULL, and every problem on standard error, if that fails. */
 struct shardmap *cli_load_map(const char *path);
+/* What every server begins with: settings and map read, the log and the process set up for it.
+ * NULL, and why on standard error, if it is not to start. */
+struct shardmap *cli_begin_server(const char *given, struct settings *ret_settings);
 
 #endif

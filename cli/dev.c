@@ -3,12 +3,11 @@
  *
  * SPDX-License-Identifier: MIT
  */
-#include <getopt.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "cli/cli.h"
+#include "cli/options.h"
 #include "dev/cluster.h"
 #include "dev/process.h"
 #include "dev/rejoin.h"
@@ -22,14 +21,14 @@ static const char usage[] =
     "       seatgrid dev rejoin NODE [UPSTREAM] [--var DIR]\n"
     "\n"
     "A local cluster without containers: two shards, each a primary and its\n"
-    "replicas, a Redis, `seatgrid cdc` and `seatgrid serve`.\n"
+    "replicas, a Redis, `seatgrid cdc`, `seatgrid serve` and `seatgrid mockpay`.\n"
     "\n"
     "  up       start what does not run yet; returns when the API is ready\n"
     "  run      the same in the foreground, with a demo event; Ctrl-C stops it\n"
     "  down     stop all of it; the data stays\n"
     "  destroy  stop it and remove the data\n"
     "  status   list the servers; exit 1 if one does not run\n"
-    "  start, stop    one server: a node's name, redis, cdc or serve\n"
+    "  start, stop    one server, by the name that `status` shows\n"
     "  kill           the same, as a power cut would (SIGKILL)\n"
     "  pause, resume  it takes connections and says nothing (SIGSTOP)\n"
     "  promote  make a replica the primary; the others of its shard follow\n"
@@ -42,40 +41,22 @@ static const char usage[] =
     "      --admin-port N    the admin API (default: 8081)\n"
     "      --replicas N      a shard, 0 to 8 (default: 1)\n"
     "      --ha              every shard under Patroni, with etcd\n"
+    "      --queue           with RabbitMQ and `seatgrid worker`: bookings for later\n"
     "      --durability D    sync (a write waits for a replica) or async (default)\n"
     "      --strategy S      batched, pessimistic, optimistic or naive\n"
     "      --set KEY=VALUE   a setting for seatgrid.cfg, e.g. booking.max_seats=5\n"
     "      --no-cdc          all but `seatgrid cdc`\n"
-    "      --no-serve        all but `seatgrid serve` and `seatgrid cdc`\n"
+    "      --no-serve        the servers and their schema, none of our programs\n"
     "      --servers-only    PostgreSQL and Redis, empty\n"
     "      --force           start even an old primary, as a second one; promote a\n"
     "                        replica that lacks what another one has\n"
     "      --json            status for programs\n"
     "      --help            this text\n"
     "\n"
-    "Ports, replicas, durability and --ha not given are those of the last time.\n";
+    "Ports, replicas, durability, --ha and --queue not given are those of the last\n"
+    "time.\n";
 
-enum { OPT_VAR = 256, OPT_BASE, OPT_HTTP, OPT_ADMIN, OPT_REPLICAS, OPT_STRATEGY, OPT_SET };
-enum { OPT_NO_SERVE = OPT_SET + 1, OPT_NO_CDC, OPT_SERVERS_ONLY, OPT_JSON, OPT_HELP };
-enum { OPT_DURABILITY = OPT_HELP + 1, OPT_FORCE, OPT_HA };
-
-static const struct option long_options[] = {
-    {"var", required_argument, NULL, OPT_VAR},
-    {"port-base", required_argument, NULL, OPT_BASE},
-    {"http-port", required_argument, NULL, OPT_HTTP},
-    {"admin-port", required_argument, NULL, OPT_ADMIN},
-    {"replicas", required_argument, NULL, OPT_REPLICAS},
-    {"strategy", required_argument, NULL, OPT_STRATEGY},
-    {"durability", required_argument, NULL, OPT_DURABILITY},
-    {"force", no_argument, NULL, OPT_FORCE},
-    {"ha", no_argument, NULL, OPT_HA},
-    {"set", required_argument, NULL, OPT_SET},
-    {"no-serve", no_argument, NULL, OPT_NO_SERVE},
-    {"no-cdc", no_argument, NULL, OPT_NO_CDC},
-    {"servers-only", no_argument, NULL, OPT_SERVERS_ONLY},
-    {"json", no_argument, NULL, OPT_JSON},
-    {"help", no_argument, NULL, OPT_HELP},
-    {NULL, 0, NULL, 0}};
+#define PORT_MAX 65535
 
 struct arguments {
     struct cluster_options cluster;
@@ -86,86 +67,30 @@ struct arguments {
     bool force;
 };
 
-static bool parse_number(const char *name, const char *text, int *ret_number)
+static bool take_set(void *arg, const char *name, const char *text)
 {
-    char *end;
-    long number = strtol(text, &end, 10);
-    if (!*text || *end || number < 0 || number > 65535) {
-        fprintf(stderr, "seatgrid: --%s %s: not a number between 0 and 65535\n", name, text);
-        return false;
-    }
-    *ret_number = (int)number;
-    return true;
-}
-
-static bool add_set(struct cluster_options *cluster, const char *set)
-{
-    if (!strchr(set, '=') || set[0] == '=') {
-        fprintf(stderr, "seatgrid: --set %s: KEY=VALUE is wanted\n", set);
+    struct cluster_options *cluster = arg;
+    if (!strchr(text, '=') || text[0] == '=') {
+        fprintf(stderr, "seatgrid: --%s %s: KEY=VALUE is wanted\n", name, text);
         return false;
     }
     if (cluster->set_count == CLUSTER_SETS_MAX) {
-        fprintf(stderr, "seatgrid: --set: at most %d\n", CLUSTER_SETS_MAX);
+        fprintf(stderr, "seatgrid: --%s: at most %d\n", name, CLUSTER_SETS_MAX);
         return false;
     }
-    cluster->sets[cluster->set_count++] = set;
+    cluster->sets[cluster->set_count++] = text;
     return true;
 }
 
-static bool parse_durability(const char *text, int *ret_sync)
+static bool take_durability(void *arg, const char *name, const char *text)
 {
+    int *ret_sync = arg;
     if (strcmp(text, "sync") != 0 && strcmp(text, "async") != 0) {
-        fprintf(stderr, "seatgrid: --durability %s: sync or async is wanted\n", text);
+        fprintf(stderr, "seatgrid: --%s %s: sync or async is wanted\n", name, text);
         return false;
     }
     *ret_sync = strcmp(text, "sync") == 0;
     return true;
-}
-
-static bool take_option(int option, const char *name, struct arguments *ret)
-{
-    struct cluster_options *cluster = &ret->cluster;
-    switch (option) {
-    case OPT_VAR:
-        cluster->var = optarg;
-        return true;
-    case OPT_BASE:
-        return parse_number(name, optarg, &cluster->port_base);
-    case OPT_HTTP:
-        return parse_number(name, optarg, &cluster->http_port);
-    case OPT_ADMIN:
-        return parse_number(name, optarg, &cluster->admin_port);
-    case OPT_REPLICAS:
-        return parse_number(name, optarg, &cluster->replicas);
-    case OPT_STRATEGY:
-        cluster->strategy = optarg;
-        return true;
-    case OPT_DURABILITY:
-        return parse_durability(optarg, &cluster->sync);
-    case OPT_HA:
-        cluster->ha = 1;
-        return true;
-    case OPT_FORCE:
-        ret->force = true;
-        return true;
-    case OPT_SET:
-        return add_set(cluster, optarg);
-    case OPT_NO_SERVE:
-        cluster->no_serve = true;
-        return true;
-    case OPT_NO_CDC:
-        cluster->no_cdc = true;
-        return true;
-    case OPT_SERVERS_ONLY:
-        cluster->servers_only = true;
-        return true;
-    case OPT_JSON:
-        ret->json = true;
-        return true;
-    default:
-        fputs(usage, stderr);
-        return false;
-    }
 }
 
 /* --- one server ------------------------------------------------------------------------------- */
@@ -286,24 +211,41 @@ static enum sg_error on_one_server(const struct verb *verb, const struct argumen
 /* -1 to go on, else the exit code. */
 static int parse(int argc, char **argv, struct arguments *ret)
 {
-    int option;
-    int index = 0;
-    optind = 1;
-    while ((option = getopt_long(argc, argv, "", long_options, &index)) != -1) {
-        if (option == OPT_HELP) {
-            fputs(usage, stdout);
-            return 0;
-        }
-        if (!take_option(option, long_options[index].name, ret))
-            return 2;
-    }
-    if (optind < argc)
-        ret->verb = argv[optind++];
-    if (optind < argc && find_verb(ret->verb))
-        ret->server = argv[optind++];
-    if (optind < argc && ret->server && strcmp(ret->verb, "rejoin") == 0)
-        ret->upstream = argv[optind++];
-    if (!ret->verb || optind < argc) {
+    struct cluster_options *cluster = &ret->cluster;
+    bool ha = false;
+    bool queue = false;
+    const struct cli_option options[] = {
+        {.name = "var", .text = &cluster->var},
+        {.name = "port-base", .number = &cluster->port_base, .most = PORT_MAX},
+        {.name = "http-port", .number = &cluster->http_port, .most = PORT_MAX},
+        {.name = "admin-port", .number = &cluster->admin_port, .most = PORT_MAX},
+        {.name = "replicas", .number = &cluster->replicas, .most = CLUSTER_REPLICAS_MAX},
+        {.name = "strategy", .text = &cluster->strategy},
+        {.name = "durability", .take = take_durability, .arg = &cluster->sync},
+        {.name = "force", .flag = &ret->force},
+        {.name = "ha", .flag = &ha},
+        {.name = "queue", .flag = &queue},
+        {.name = "set", .take = take_set, .arg = cluster},
+        {.name = "no-serve", .flag = &cluster->no_serve},
+        {.name = "no-cdc", .flag = &cluster->no_cdc},
+        {.name = "servers-only", .flag = &cluster->servers_only},
+        {.name = "json", .flag = &ret->json},
+        {0}};
+    int code = cli_options(argc, argv, usage, options, 3);
+    if (code >= 0)
+        return code;
+    if (ha)
+        cluster->ha = 1;
+    if (queue)
+        cluster->queue = 1;
+    char **words = argv + 1;
+    if (*words)
+        ret->verb = *words++;
+    if (*words && find_verb(ret->verb))
+        ret->server = *words++;
+    if (*words && ret->server && strcmp(ret->verb, "rejoin") == 0)
+        ret->upstream = *words++;
+    if (!ret->verb || *words) {
         fputs(usage, stderr);
         return 2;
     }
@@ -346,7 +288,8 @@ int cli_dev(int argc, char **argv)
                                               .admin_port = CLUSTER_UNSET,
                                               .replicas = CLUSTER_UNSET,
                                               .sync = CLUSTER_UNSET,
-                                              .ha = CLUSTER_UNSET}};
+                                              .ha = CLUSTER_UNSET,
+                                              .queue = CLUSTER_UNSET}};
     int code = parse(argc, argv, &arguments);
     return code >= 0 ? code : dispatch(&arguments);
 }

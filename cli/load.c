@@ -4,6 +4,7 @@
  *
  * SPDX-License-Identifier: MIT
  */
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/dynbuf.h"
+#include "base/log.h"
 #include "base/settings.h"
 #include "cli/cli.h"
 #include "shardmap/shardmap.h"
@@ -66,4 +68,21 @@ void cli_raise_descriptor_limit(void)
         limit.rlim_cur = limit.rlim_max;
         (void)setrlimit(RLIMIT_NOFILE, &limit);
     }
+}
+
+struct shardmap *cli_begin_server(const char *given, struct settings *ret_settings)
+{
+    struct shardmap *map = NULL;
+    if (cli_load_settings(given, ret_settings))
+        map = cli_load_map(ret_settings->shard_map);
+    if (!map) {
+        fputs("seatgrid: not started: the configuration was refused\n", stderr);
+        return NULL;
+    }
+    enum log_level level = LOG_LEVEL_INFO;
+    (void)log_level_parse(ret_settings->log.level, &level);
+    log_setup(level, strcmp(ret_settings->log.format, "json") == 0);
+    cli_raise_descriptor_limit();
+    signal(SIGPIPE, SIG_IGN);
+    return map;
 }

@@ -19,6 +19,7 @@ static const struct command {
 } commands[] = {
     {"serve", cli_serve, "the HTTP API and the router"},
     {"cdc", cli_cdc, "the consumer of the WAL: counters and tickets in Redis"},
+    {"worker", cli_worker, "makes the bookings that wait in RabbitMQ"},
     {"migrate", cli_migrate, "bring every shard's schema up to date"},
     {"check-config", cli_check_config, "test the settings and the shard map"},
     {"map", cli_map, "show | find EVENT... | diff OLD NEW"},
@@ -28,6 +29,7 @@ static const struct command {
     {"reseed", cli_reseed, "build a shard's keys in Redis anew"},
     {"reconcile", cli_reconcile, "compare Redis with PostgreSQL, and heal"},
     {"dev", cli_dev, "up | down | status | run: a local cluster"},
+    {"mockpay", cli_mockpay, "a payment service to develop and test against"},
     {"drill", cli_drill, "faults under load, and what they cost"},
 };
 

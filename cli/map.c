@@ -10,7 +10,6 @@
  * SPDX-License-Identifier: MIT
  */
 #include <errno.h>
-#include <getopt.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,6 +19,7 @@
 #include "base/dynbuf.h"
 #include "base/settings.h"
 #include "cli/cli.h"
+#include "cli/options.h"
 #include "shardmap/diff.h"
 #include "shardmap/shardmap.h"
 
@@ -52,34 +52,16 @@ struct arguments {
 /* -1 to go on, else the exit code. */
 static int parse(int argc, char **argv, struct arguments *ret)
 {
-    static const struct option options[] = {{"config", required_argument, NULL, 'c'},
-                                            {"map", required_argument, NULL, 'm'},
-                                            {"json", no_argument, NULL, 'j'},
-                                            {"help", no_argument, NULL, 'h'},
-                                            {NULL, 0, NULL, 0}};
-    int option;
-    optind = 1;
-    while ((option = getopt_long(argc, argv, "c:m:", options, NULL)) != -1) {
-        switch (option) {
-        case 'c':
-            ret->config = optarg;
-            break;
-        case 'm':
-            ret->map = optarg;
-            break;
-        case 'j':
-            ret->json = true;
-            break;
-        case 'h':
-            fputs(usage, stdout);
-            return 0;
-        default:
-            fputs(usage, stderr);
-            return 2;
-        }
-    }
-    ret->words = argv + optind;
-    ret->word_count = argc - optind;
+    const struct cli_option options[] = {{.name = "config", .letter = 'c', .text = &ret->config},
+                                         {.name = "map", .letter = 'm', .text = &ret->map},
+                                         {.name = "json", .flag = &ret->json},
+                                         {0}};
+    int code = cli_options(argc, argv, usage, options, argc);
+    if (code >= 0)
+        return code;
+    ret->words = argv + 1;
+    while (ret->words[ret->word_count])
+        ret->word_count++;
     return -1;
 }
 

@@ -5,14 +5,13 @@
  *
  * SPDX-License-Identifier: MIT
  */
-#include <getopt.h>
 #include <stdbool.h>
 #include <stdio.h>
-#include <string.h>
 
 #include "base/dynbuf.h"
 #include "base/settings.h"
 #include "cli/cli.h"
+#include "cli/options.h"
 #include "router/migrate.h"
 #include "shardmap/shardmap.h"
 
@@ -36,37 +35,11 @@ struct arguments {
 /* -1 to go on, else the exit code. */
 static int parse(int argc, char **argv, struct arguments *ret)
 {
-    static const struct option options[] = {{"config", required_argument, NULL, 'c'},
-                                            {"status", no_argument, NULL, 's'},
-                                            {"json", no_argument, NULL, 'j'},
-                                            {"help", no_argument, NULL, 'h'},
-                                            {NULL, 0, NULL, 0}};
-    int option;
-    optind = 1;
-    while ((option = getopt_long(argc, argv, "c:", options, NULL)) != -1) {
-        switch (option) {
-        case 'c':
-            ret->config = optarg;
-            break;
-        case 's':
-            ret->status = true;
-            break;
-        case 'j':
-            ret->json = true;
-            break;
-        case 'h':
-            fputs(usage, stdout);
-            return 0;
-        default:
-            fputs(usage, stderr);
-            return 2;
-        }
-    }
-    if (optind < argc) {
-        fprintf(stderr, "seatgrid: migrate takes no argument \"%s\"\n%s", argv[optind], usage);
-        return 2;
-    }
-    return -1;
+    const struct cli_option options[] = {{.name = "config", .letter = 'c', .text = &ret->config},
+                                         {.name = "status", .flag = &ret->status},
+                                         {.name = "json", .flag = &ret->json},
+                                         {0}};
+    return cli_options(argc, argv, usage, options, 0);
 }
 
 static void add_json(struct dynbuf *out, const char *shard, const struct migrate_report *report)

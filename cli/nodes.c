@@ -4,7 +4,6 @@
  *
  * SPDX-License-Identifier: MIT
  */
-#include <getopt.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +11,7 @@
 
 #include "base/settings.h"
 #include "cli/cli.h"
+#include "cli/options.h"
 #include "cli/stream_client.h"
 
 static const char usage[] =
@@ -307,33 +307,10 @@ static int show(const char *config, bool json)
 
 int cli_nodes(int argc, char **argv)
 {
-    static const struct option options[] = {{"config", required_argument, NULL, 'c'},
-                                            {"json", no_argument, NULL, 'j'},
-                                            {"help", no_argument, NULL, 'h'},
-                                            {NULL, 0, NULL, 0}};
     const char *config = NULL;
     bool json = false;
-    int option;
-    optind = 1;
-    while ((option = getopt_long(argc, argv, "c:", options, NULL)) != -1) {
-        switch (option) {
-        case 'c':
-            config = optarg;
-            break;
-        case 'j':
-            json = true;
-            break;
-        case 'h':
-            fputs(usage, stdout);
-            return 0;
-        default:
-            fputs(usage, stderr);
-            return 2;
-        }
-    }
-    if (optind < argc) {
-        fprintf(stderr, "seatgrid: '%s' is one argument too many\n%s", argv[optind], usage);
-        return 2;
-    }
-    return show(config, json);
+    const struct cli_option options[] = {
+        {.name = "config", .letter = 'c', .text = &config}, {.name = "json", .flag = &json}, {0}};
+    int code = cli_options(argc, argv, usage, options, 0);
+    return code >= 0 ? code : show(config, json);
 }

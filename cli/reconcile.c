@@ -4,12 +4,12 @@
  *
  * SPDX-License-Identifier: MIT
  */
-#include <getopt.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "cli/cli.h"
+#include "cli/options.h"
 #include "cli/stream_client.h"
 
 static const char usage[] =
@@ -150,38 +150,13 @@ static int reconcile(const char *config, const char *shard, bool fix, bool json)
 
 int cli_reconcile(int argc, char **argv)
 {
-    static const struct option options[] = {{"config", required_argument, NULL, 'c'},
-                                            {"fix", no_argument, NULL, 'f'},
-                                            {"json", no_argument, NULL, 'j'},
-                                            {"help", no_argument, NULL, 'h'},
-                                            {NULL, 0, NULL, 0}};
     const char *config = NULL;
     bool fix = false;
     bool json = false;
-    int option;
-    optind = 1;
-    while ((option = getopt_long(argc, argv, "c:", options, NULL)) != -1) {
-        switch (option) {
-        case 'c':
-            config = optarg;
-            break;
-        case 'f':
-            fix = true;
-            break;
-        case 'j':
-            json = true;
-            break;
-        case 'h':
-            fputs(usage, stdout);
-            return 0;
-        default:
-            fputs(usage, stderr);
-            return 2;
-        }
-    }
-    if (optind + 1 < argc) {
-        fprintf(stderr, "seatgrid: '%s' is one argument too many\n%s", argv[optind + 1], usage);
-        return 2;
-    }
-    return reconcile(config, optind < argc ? argv[optind] : NULL, fix, json);
+    const struct cli_option options[] = {{.name = "config", .letter = 'c', .text = &config},
+                                         {.name = "fix", .flag = &fix},
+                                         {.name = "json", .flag = &json},
+                                         {0}};
+    int code = cli_options(argc, argv, usage, options, 1);
+    return code >= 0 ? code : reconcile(config, argv[1], fix, json);
 }

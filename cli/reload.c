@@ -3,13 +3,13 @@
  *
  * SPDX-License-Identifier: MIT
  */
-#include <getopt.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "cli/admin_json.h"
 #include "cli/cli.h"
+#include "cli/options.h"
 
 static const char usage[] =
     "Usage: seatgrid reload [-c FILE] [--dry-run] [--force] [--json]\n"
@@ -100,38 +100,13 @@ static int reload(const struct arguments *arguments)
 
 int cli_reload(int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"config", required_argument, NULL, 'c'}, {"dry-run", no_argument, NULL, 'n'},
-        {"force", no_argument, NULL, 'f'},        {"json", no_argument, NULL, 'j'},
-        {"help", no_argument, NULL, 'h'},         {NULL, 0, NULL, 0}};
     struct arguments arguments = {0};
-    int option;
-    optind = 1;
-    while ((option = getopt_long(argc, argv, "c:n", options, NULL)) != -1) {
-        switch (option) {
-        case 'c':
-            arguments.config = optarg;
-            break;
-        case 'n':
-            arguments.dry_run = true;
-            break;
-        case 'f':
-            arguments.force = true;
-            break;
-        case 'j':
-            arguments.json = true;
-            break;
-        case 'h':
-            fputs(usage, stdout);
-            return 0;
-        default:
-            fputs(usage, stderr);
-            return 2;
-        }
-    }
-    if (optind < argc) {
-        fprintf(stderr, "seatgrid: '%s' is one argument too many\n%s", argv[optind], usage);
-        return 2;
-    }
-    return reload(&arguments);
+    const struct cli_option options[] = {
+        {.name = "config", .letter = 'c', .text = &arguments.config},
+        {.name = "dry-run", .letter = 'n', .flag = &arguments.dry_run},
+        {.name = "force", .flag = &arguments.force},
+        {.name = "json", .flag = &arguments.json},
+        {0}};
+    int code = cli_options(argc, argv, usage, options, 0);
+    return code >= 0 ? code : reload(&arguments);
 }

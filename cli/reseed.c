@@ -5,16 +5,15 @@
  *
  * SPDX-License-Identifier: MIT
  */
-#include <getopt.h>
 #include <stdbool.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "cli/cli.h"
+#include "cli/options.h"
 #include "cli/stream_client.h"
 #include "shardmap/shardmap.h"
 
@@ -284,33 +283,10 @@ static int reseed(const char *config, const char *shard, bool json)
 
 int cli_reseed(int argc, char **argv)
 {
-    static const struct option options[] = {{"config", required_argument, NULL, 'c'},
-                                            {"json", no_argument, NULL, 'j'},
-                                            {"help", no_argument, NULL, 'h'},
-                                            {NULL, 0, NULL, 0}};
     const char *config = NULL;
     bool json = false;
-    int option;
-    optind = 1;
-    while ((option = getopt_long(argc, argv, "c:", options, NULL)) != -1) {
-        switch (option) {
-        case 'c':
-            config = optarg;
-            break;
-        case 'j':
-            json = true;
-            break;
-        case 'h':
-            fputs(usage, stdout);
-            return 0;
-        default:
-            fputs(usage, stderr);
-            return 2;
-        }
-    }
-    if (optind + 1 < argc) {
-        fprintf(stderr, "seatgrid: '%s' is one argument too many\n%s", argv[optind + 1], usage);
-        return 2;
-    }
-    return reseed(config, optind < argc ? argv[optind] : NULL, json);
+    const struct cli_option options[] = {
+        {.name = "config", .letter = 'c', .text = &config}, {.name = "json", .flag = &json}, {0}};
+    int code = cli_options(argc, argv, usage, options, 1);
+    return code >= 0 ? code : reseed(config, argv[1], json);
 }

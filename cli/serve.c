@@ -3,57 +3,33 @@
  *
  * SPDX-License-Identifier: MIT
  */
-#include <signal.h>
-#include <stdbool.h>
-#include <stdio.h>
-#include <string.h>
+#include <stddef.h>
 
 #include "api/server.h"
-#include "base/log.h"
 #include "base/settings.h"
 #include "cli/cli.h"
-#include "shardmap/shardmap.h"
+#include "cli/options.h"
 
-static void usage(FILE *out)
-{
-    fputs("Usage: seatgrid serve [-c FILE]\n"
-          "\n"
-          "Runs the HTTP API and the router until SIGTERM or SIGINT. SIGHUP reads the\n"
-          "shard map again.\n"
-          "\n"
-          "  -c FILE   settings (default: $SEATGRID_CONFIG, var/seatgrid.cfg,\n"
-          "            /etc/seatgrid/seatgrid.cfg)\n",
-          out);
-}
+static const char usage[] =
+    "Usage: seatgrid serve [-c FILE]\n"
+    "\n"
+    "Runs the HTTP API and the router until SIGTERM or SIGINT. SIGHUP reads the\n"
+    "shard map again.\n"
+    "\n"
+    "  -c, --config FILE  settings (default: $SEATGRID_CONFIG, var/seatgrid.cfg,\n"
+    "                     /etc/seatgrid/seatgrid.cfg)\n"
+    "      --help         this text\n";
 
 int cli_serve(int argc, char **argv)
 {
-    const char *path = NULL;
-    struct shardmap *map = NULL;
     static struct settings settings;
-    for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--help") == 0) {
-            usage(stdout);
-            return 0;
-        }
-        if (strcmp(argv[i], "-c") == 0 && i + 1 < argc) {
-            path = argv[++i];
-        } else {
-            fprintf(stderr, "seatgrid serve: unknown argument '%s'\n", argv[i]);
-            usage(stderr);
-            return 2;
-        }
-    }
-    if (cli_load_settings(path, &settings))
-        map = cli_load_map(settings.shard_map);
-    if (!map) {
-        fputs("seatgrid: not started: the configuration was refused\n", stderr);
+    const char *config = NULL;
+    const struct cli_option options[] = {{.name = "config", .letter = 'c', .text = &config}, {0}};
+    int code = cli_options(argc, argv, usage, options, 0);
+    if (code >= 0)
+        return code;
+    struct shardmap *map = cli_begin_server(config, &settings);
+    if (!map)
         return 2;
-    }
-    enum log_level level = LOG_LEVEL_INFO;
-    (void)log_level_parse(settings.log.level, &level);
-    log_setup(level, strcmp(settings.log.format, "json") == 0);
-    cli_raise_descriptor_limit();
-    signal(SIGPIPE, SIG_IGN);
     return server_run(&settings, map) == SG_OK ? 0 : 1;
 }

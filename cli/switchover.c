@@ -13,7 +13,6 @@
 #include <errno.h>
 #include <event2/event.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <poll.h>
@@ -31,6 +30,7 @@
 #include "base/settings.h"
 #include "cli/admin_json.h"
 #include "cli/cli.h"
+#include "cli/options.h"
 #include "router/switchover.h"
 #include "shardmap/shardmap.h"
 
@@ -40,10 +40,11 @@ static const char usage[] =
     "\n"
     "Makes another node of the shard its primary: has the other standbys follow it,\n"
     "fences the old one, waits until the new one has replayed everything and the\n"
-    "consumer (seatgrid cdc) has followed, promotes, attests. From the fence on writes\n"
-    "wait; none fails and none is lost. Until the promotion is asked for, a failure, the\n"
-    "deadline or Ctrl-C undoes all of it; afterwards it only goes forward. At its end\n"
-    "the old primary is told to follow. Who tells is switchover.rejoin_command.\n"
+    "consumer (seatgrid cdc) has followed, promotes, attests. From the fence on\n"
+    "writes wait; none fails and none is lost. Until the promotion is asked for, a\n"
+    "failure, the deadline or Ctrl-C undoes all of it; afterwards it only goes\n"
+    "forward. At its end the old primary is told to follow. Who tells is\n"
+    "switchover.rejoin_command.\n"
     "\n"
     "  --to NODE        the new primary (default: a synchronous standby first, then\n"
     "                   the one that has replayed most)\n"
@@ -71,7 +72,7 @@ struct options {
     const char *config;
     const char *shard;
     const char *to;
-    int64_t timeout_ms; /* 0: the setting's */
+    int timeout_ms; /* 0: the setting's */
     bool abort;
     bool without_cdc;
     bool json;
@@ -528,83 +529,39 @@ static int run(const struct options *options)
 
 /* --- arguments -------------------------------------------------------------------------------- */
 
-static bool parse_number(const char *text, int64_t *ret_number)
+static bool take_step(void *arg, const char *name, const char *text)
 {
-    char *rest;
-    errno = 0;
-    const long long number = strtoll(text, &rest, 10);
-    if (errno || *rest || rest == text || number < 100 || number > 600000)
-        return false;
-    *ret_number = number;
-    return true;
-}
-
-/* 0, or the exit code; -1: go on. */
-static int take_option(int option, struct options *options)
-{
-    switch (option) {
-    case 'c':
-        options->config = optarg;
-        return -1;
-    case 't':
-        options->to = optarg;
-        return -1;
-    case 'm':
-        if (parse_number(optarg, &options->timeout_ms))
-            return -1;
-        fprintf(stderr, "seatgrid: --timeout-ms: '%s' is no number from 100 to 600000\n", optarg);
-        return 2;
-    case 'a':
-        options->abort = true;
-        return -1;
-    case 'w':
-        options->without_cdc = true;
-        return -1;
-    case 'j':
-        options->json = true;
-        return -1;
-    case 'p':
-        options->pause_before = switchover_step_by_name(optarg);
-        if (options->pause_before != SWITCHOVER_STEP_COUNT)
-            return -1;
-        fprintf(stderr, "seatgrid: --pause-before: no step '%s'\n", optarg);
-        return 2;
-    case 'h':
-        fputs(usage, stdout);
-        return 0;
-    default:
-        fputs(usage, stderr);
-        return 2;
-    }
+    enum switchover_step *ret_step = arg;
+    *ret_step = switchover_step_by_name(text);
+    if (*ret_step != SWITCHOVER_STEP_COUNT)
+        return true;
+    fprintf(stderr, "seatgrid: --%s: no step '%s'\n", name, text);
+    return false;
 }
 
 int cli_switchover(int argc, char **argv)
 {
-    static const struct option known[] = {{"config", required_argument, NULL, 'c'},
-                                          {"to", required_argument, NULL, 't'},
-                                          {"timeout-ms", required_argument, NULL, 'm'},
-                                          {"abort", no_argument, NULL, 'a'},
-                                          {"without-cdc", no_argument, NULL, 'w'},
-                                          {"json", no_argument, NULL, 'j'},
-                                          {"pause-before", required_argument, NULL, 'p'},
-                                          {"help", no_argument, NULL, 'h'},
-                                          {NULL, 0, NULL, 0}};
-    struct options options = {.pause_before = SWITCHOVER_STEP_COUNT};
-    int option;
-    optind = 1;
-    while ((option = getopt_long(argc, argv, "c:", known, NULL)) != -1) {
-        const int code = take_option(option, &options);
-        if (code >= 0)
-            return code;
-    }
-    if (optind + 1 != argc) {
+    struct options given = {.pause_before = SWITCHOVER_STEP_COUNT};
+    const struct cli_option options[] = {
+        {.name = "config", .letter = 'c', .text = &given.config},
+        {.name = "to", .text = &given.to},
+        {.name = "timeout-ms", .number = &given.timeout_ms, .least = 100, .most = 600000},
+        {.name = "abort", .flag = &given.abort},
+        {.name = "without-cdc", .flag = &given.without_cdc},
+        {.name = "json", .flag = &given.json},
+        {.name = "pause-before", .take = take_step, .arg = &given.pause_before},
+        {0}};
+    int code = cli_options(argc, argv, usage, options, 1);
+    if (code >= 0)
+        return code;
+    if (!argv[1]) {
         fprintf(stderr, "seatgrid: name one shard\n%s", usage);
         return 2;
     }
-    options.shard = argv[optind];
-    if (options.abort && options.to) {
+    given.shard = argv[1];
+    if (given.abort && given.to) {
         fputs("seatgrid: --abort lifts a fence; it takes no --to\n", stderr);
         return 2;
     }
-    return run(&options);
+    return run(&given);
 }

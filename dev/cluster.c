@@ -3,9 +3,11 @@
  *
  *   open ─> lock ─> servers' folder ─> plan ─> inspect ─> ports ─┐
  *     ┌──────────────────────────────────────────────────────────┘
- *     └> primaries ─> databases ─> replicas ─> migrations ─> redis ─> cdc ─> serve
+ *     └> primaries ─> databases ─> replicas ─> migrations ─> redis ─> cdc ─> mockpay ─> serve
  *
- * and with --ha:  etcd ─> Patroni, until all nodes run ─> databases ─> migrations ...
+ * and with --ha:     etcd ─> Patroni, until all nodes run ─> databases ─> migrations ...
+ * and with --queue:  RabbitMQ first, as it takes long; waited for, and the worker started, after
+ * cdc
  *
  * Each word is a step of the list `up_steps`; the first that fails ends the list, and what was
  * started here is stopped in reverse. Replicas come before migrations, because with durability sync
@@ -27,6 +29,7 @@
 #include "dev/ports.h"
 #include "dev/postgres.h"
 #include "dev/programs.h"
+#include "dev/rabbitmq.h"
 #include "dev/redis.h"
 #include "dev/rejoin.h"
 #include "dev/roles.h"
@@ -87,14 +90,14 @@ static enum sg_error look_around(struct cluster *cluster)
     if (servers_count_running(running) > 0 &&
         (now->port_base != wanted->port_base || now->http_port != wanted->http_port ||
          now->admin_port != wanted->admin_port || now->replicas != wanted->replicas ||
-         now->sync != wanted->sync || now->ha != wanted->ha))
+         now->sync != wanted->sync || now->ha != wanted->ha || now->queue != wanted->queue))
         error = cluster_fail(cluster,
                              "%s runs already, with --port-base %d --http-port %d --admin-port %d "
-                             "--replicas %d --durability %s%s; `seatgrid dev down` first (make "
+                             "--replicas %d --durability %s%s%s; `seatgrid dev down` first (make "
                              "down)",
                              cluster->var, now->port_base, now->http_port, now->admin_port,
                              now->replicas, now->sync == 1 ? "sync" : "async",
-                             now->ha == 1 ? " --ha" : "");
+                             now->ha == 1 ? " --ha" : "", now->queue == 1 ? " --queue" : "");
     /* Patroni and `dev` itself keep different settings in the data folders. */
     else if (now->ha != wanted->ha && has_data(running))
         error = cluster_fail(cluster,
@@ -141,6 +144,15 @@ static enum sg_error check_ports(struct cluster *cluster)
         note_taken(cluster, cluster->redis.port, "redis", "--port-base", "PORT_BASE");
     if (!cluster->cdc.id.pid && !options->servers_only && !options->no_serve && !options->no_cdc)
         note_taken(cluster, cluster->cdc.port, "cdc", "--port-base", "PORT_BASE");
+    if (!cluster->mockpay.id.pid && !options->servers_only && !options->no_serve)
+        note_taken(cluster, cluster->mockpay.port, "mockpay", "--port-base", "PORT_BASE");
+    for (int i = 0; i < RABBITMQ_PORTS && options->queue == 1 && !cluster->rabbitmq.id.pid; i++) {
+        if (!rabbitmq_has_port(cluster, i))
+            note_taken(cluster, cluster->rabbitmq.port + i, "rabbitmq", "--port-base", "PORT_BASE");
+    }
+    if (!cluster->worker.id.pid && options->queue == 1 && !options->servers_only &&
+        !options->no_serve)
+        note_taken(cluster, cluster->worker.port, "worker", "--port-base", "PORT_BASE");
     if (!cluster->serve.id.pid && !options->servers_only && !options->no_serve) {
         note_taken(cluster, options->http_port, "the API", "--http-port", "HTTP_PORT");
         note_taken(cluster, options->admin_port, "the admin API", "--admin-port", "ADMIN_PORT");
@@ -291,8 +303,9 @@ static enum sg_error migrate(struct cluster *cluster)
     if (cluster->options.servers_only)
         return SG_OK;
     enum sg_error error = configs_write(cluster, &changed);
-    struct server *const programs[] = {&cluster->serve, &cluster->cdc};
-    for (size_t i = 0; !error && changed && i < 2; i++) {
+    struct server *const programs[] = {&cluster->serve, &cluster->worker, &cluster->mockpay,
+                                       &cluster->cdc};
+    for (size_t i = 0; !error && changed && i < 4; i++) {
         if (!programs[i]->id.pid)
             continue;
         cluster_say(programs[i]->name, "other settings: starting it anew");
@@ -386,6 +399,50 @@ static enum sg_error start_cdc(struct cluster *cluster)
     return error;
 }
 
+static enum sg_error begin_rabbitmq(struct cluster *cluster)
+{
+    if (cluster->options.queue != 1 || cluster->rabbitmq.id.pid)
+        return SG_OK;
+    return rabbitmq_begin(cluster);
+}
+
+static enum sg_error await_rabbitmq(struct cluster *cluster)
+{
+    if (cluster->options.queue != 1)
+        return SG_OK;
+    enum sg_error error = rabbitmq_wait(cluster);
+    if (!error)
+        cluster_say("rabbitmq", "on 127.0.0.1:%d%s", cluster->rabbitmq.port,
+                    cluster->rabbitmq.started_here ? "" : ", runs already");
+    return error;
+}
+
+static enum sg_error start_worker(struct cluster *cluster)
+{
+    const struct cluster_options *options = &cluster->options;
+    bool runs = cluster->worker.id.pid != 0;
+    if (options->queue != 1 || options->servers_only || options->no_serve)
+        return SG_OK;
+    enum sg_error error = runs ? SG_OK : program_start(cluster, &cluster->worker);
+    if (!error)
+        cluster_say("worker", "admin http://127.0.0.1:%d%s", cluster->worker.port,
+                    runs ? ", runs already" : "");
+    return error;
+}
+
+static enum sg_error start_mockpay(struct cluster *cluster)
+{
+    const struct cluster_options *options = &cluster->options;
+    bool runs = cluster->mockpay.id.pid != 0;
+    if (options->servers_only || options->no_serve)
+        return SG_OK;
+    enum sg_error error = runs ? SG_OK : program_start(cluster, &cluster->mockpay);
+    if (!error)
+        cluster_say("mockpay", "the payment service, http://127.0.0.1:%d%s", cluster->mockpay.port,
+                    runs ? ", runs already" : "");
+    return error;
+}
+
 static enum sg_error start_serve(struct cluster *cluster)
 {
     const struct cluster_options *options = &cluster->options;
@@ -407,6 +464,7 @@ static const struct step up_steps[] = {
     {"looking around", look_around, ALWAYS},
     {"checking ports", check_ports, ALWAYS},
     {"noting the options", layout_remember_options, ALWAYS},
+    {"starting RabbitMQ", begin_rabbitmq, ALWAYS},
     {"clearing what was half made", patroni_clear_half_made, WITH_PATRONI},
     {"starting etcd", start_etcd, WITH_PATRONI},
     {"waiting for Patroni", start_patronis, WITH_PATRONI},
@@ -419,6 +477,9 @@ static const struct step up_steps[] = {
     {"migrating", migrate, ALWAYS},
     {"starting Redis", start_redis, ALWAYS},
     {"starting the consumer", start_cdc, ALWAYS},
+    {"waiting for RabbitMQ", await_rabbitmq, ALWAYS},
+    {"starting the worker", start_worker, ALWAYS},
+    {"starting the payment service", start_mockpay, ALWAYS},
     {"starting the API", start_serve, ALWAYS},
 };
 
@@ -500,6 +561,9 @@ static enum sg_error watch(struct cluster *cluster)
             watch_one(cluster->options.ha == 1 ? &cluster->patroni[i] : &cluster->nodes[i]);
         watch_one(&cluster->redis);
         watch_one(&cluster->cdc);
+        watch_one(&cluster->mockpay);
+        watch_one(&cluster->rabbitmq);
+        watch_one(&cluster->worker);
         process_sleep_ms(WATCH_MS);
     }
     return SG_OK;

@@ -35,8 +35,9 @@ enum sg_error cluster_status(const char *var, bool json);
  *
  * The cluster comes from servers_of and servers_open without its lock (dev/servers.h) and may be
  * used for any number of calls. Those that change data or start something take the lock while they
- * work, and wait for another command to give it back. `name`: a node's name, "redis", "serve" or
- * "cdc"; under Patroni also "etcd", and "<node>-patroni".
+ * work, and wait for another command to give it back. `name`: a node's name, "redis", "serve",
+ * "cdc" or "mockpay"; with a queue "rabbitmq" and "worker"; under Patroni also "etcd", and
+ * "<node>-patroni".
  *
  * Under Patroni a node starts and stops together with its Patroni, a promotion is a switchover that
  * Patroni makes, and rejoining is waiting for it. To pause or kill a node does nothing to its

@@ -5,9 +5,11 @@
  */
 #include "dev/configs.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #include "base/dynbuf.h"
@@ -16,6 +18,7 @@
 #define CONFIG_MAX (1 << 20)
 #define EVENTS_A_SHARD 1000000
 #define KEY_MAX 64
+#define SECRET_BYTES 32
 
 /* --- seatgrid.cfg ----------------------------------------------------------------------------- */
 
@@ -26,7 +29,7 @@ struct entry {
 };
 
 struct entries {
-    struct entry list[CLUSTER_SETS_MAX + 8];
+    struct entry list[CLUSTER_SETS_MAX + 16];
     size_t count;
 };
 
@@ -104,6 +107,18 @@ static void collect(const struct cluster *cluster, struct entries *ret_entries)
     set_entry(ret_entries, "redis", "address", address);
     snprintf(address, sizeof(address), "127.0.0.1:%d", cluster->cdc.port);
     set_entry(ret_entries, "cdc", "listen", address);
+    snprintf(address, sizeof(address), "http://127.0.0.1:%d", cluster->mockpay.port);
+    set_entry(ret_entries, "payment", "provider_url", address);
+    set_entry(ret_entries, "payment", "secret_file", CLUSTER_SECRET_FILE);
+    snprintf(address, sizeof(address), "http://127.0.0.1:%d/payments/callback", options->http_port);
+    set_entry(ret_entries, "payment", "callback_url", address);
+    if (options->queue == 1) {
+        snprintf(address, sizeof(address), "amqp://guest:guest@127.0.0.1:%d/",
+                 cluster->rabbitmq.port);
+        set_entry(ret_entries, "queue", "url", address);
+        snprintf(address, sizeof(address), "127.0.0.1:%d", cluster->worker.port);
+        set_entry(ret_entries, "queue", "worker_listen", address);
+    }
     if (options->ha != 1) /* Patroni does it by itself */
         set_rejoin_command(cluster, ret_entries);
     if (options->strategy)
@@ -188,6 +203,33 @@ static void render_map(const struct cluster *cluster, struct dynbuf *out)
     dynbuf_adds(out, " );\npins = ();\n");
 }
 
+/* --- the payment service's secret ------------------------------------------------------------- */
+
+/* Once, and for our eyes only. */
+static enum sg_error write_secret(struct cluster *cluster)
+{
+    unsigned char secret[SECRET_BYTES];
+    char path[CLUSTER_PATH_MAX];
+    cluster_path(path, "%s/" CLUSTER_SECRET_FILE, cluster->var);
+    if (access(path, F_OK) == 0)
+        return SG_OK;
+    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    FILE *file = fd < 0 ? NULL : fdopen(fd, "w");
+    if (!file || getrandom(secret, sizeof(secret), 0) != sizeof(secret)) {
+        if (file)
+            fclose(file);
+        else if (fd >= 0)
+            close(fd);
+        return cluster_fail(cluster, "cannot write %s: %m", path);
+    }
+    for (size_t i = 0; i < sizeof(secret); i++)
+        fprintf(file, "%02x", secret[i]);
+    fputc('\n', file);
+    if (fclose(file) != 0)
+        return cluster_fail(cluster, "cannot write %s: %m", path);
+    return SG_OK;
+}
+
 /* --- writing ---------------------------------------------------------------------------------- */
 
 /* What was generated stands a second time in VAR/run: so a later `up` sees whether it would
@@ -248,6 +290,8 @@ enum sg_error configs_write(struct cluster *cluster, bool *ret_changed)
         error = write_config(cluster, "seatgrid.cfg", dynbuf_text(&text), &changed);
     }
     dynbuf_done(&text);
+    if (!error)
+        error = write_secret(cluster);
     if (!error)
         *ret_changed = changed;
     return error;

@@ -11,9 +11,9 @@
 #include "base/error.h"
 #include "dev/layout.h"
 
-/* Writes VAR/seatgrid.cfg and VAR/shardmap.cfg. A file that was written for the same options stays
- * as it is, with whatever was changed in it since; otherwise the old one is kept as *.old.
- * *ret_changed: the settings are others than before. */
+/* Writes VAR/seatgrid.cfg and VAR/shardmap.cfg, and once VAR/payment.secret. A file that was
+ * written for the same options stays as it is, with whatever was changed in it since; otherwise the
+ * old one is kept as *.old. *ret_changed: the settings are others than before. */
 enum sg_error configs_write(struct cluster *cluster, bool *ret_changed);
 
 #endif

@@ -9,7 +9,7 @@
 #include "base/error.h"
 #include "dev/layout.h"
 
-/* Makes the event and the booking over HTTP, and prints both as curl lines with others to try. */
+/* Makes the event, a booking and a hold over HTTP, and prints curl lines to try. */
 enum sg_error demo_play(struct cluster *cluster);
 
 #endif

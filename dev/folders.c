@@ -250,9 +250,15 @@ enum sg_error folders_remove_tree(struct cluster *cluster, const char *path)
 
 enum sg_error folders_destroy(struct cluster *cluster)
 {
-    static const char *const own[] = {"servers",         "log", "seatgrid.cfg",
-                                      "shardmap.cfg",    "run", "seatgrid.cfg.old",
-                                      "shardmap.cfg.old"};
+    static const char *const own[] = {"servers",
+                                      "log",
+                                      "seatgrid.cfg",
+                                      "shardmap.cfg",
+                                      "run",
+                                      "seatgrid.cfg.old",
+                                      "shardmap.cfg.old",
+                                      CLUSTER_SECRET_FILE,
+                                      "mockpay.journal"};
     char path[CLUSTER_PATH_MAX];
     enum sg_error error = SG_OK;
     if (cluster->servers[0]) {

@@ -12,6 +12,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "dev/rabbitmq.h"
+
 #define DEFAULT_PORT_BASE 8100
 #define DEFAULT_HTTP_PORT 8080
 #define DEFAULT_ADMIN_PORT 8081
@@ -98,10 +100,30 @@ static int patroni_port(const struct cluster_options *options, size_t index)
     return etcd_port(options) + 2 + (int)index;
 }
 
-static int last_port(const struct cluster_options *options)
+static int rabbitmq_port(const struct cluster_options *options)
 {
     int nodes = CLUSTER_SHARDS * (1 + options->replicas);
-    return options->ha == 1 ? patroni_port(options, (size_t)nodes - 1) : cdc_port(options);
+    return 1 + (options->ha == 1 ? patroni_port(options, (size_t)nodes - 1) : cdc_port(options));
+}
+
+static int worker_port(const struct cluster_options *options)
+{
+    return rabbitmq_port(options) + RABBITMQ_PORTS;
+}
+
+static int mockpay_port(const struct cluster_options *options)
+{
+    return options->queue == 1 ? worker_port(options) + 1 : rabbitmq_port(options);
+}
+
+static int last_port(const struct cluster_options *options)
+{
+    return mockpay_port(options);
+}
+
+int layout_port_count(const struct cluster_options *options)
+{
+    return last_port(options) - options->port_base + 1;
 }
 
 /* 0 for a node that the options do not ask for. */
@@ -129,6 +151,9 @@ static void plan_others(struct cluster *cluster)
     cluster->serve = (struct server){.name = "serve", .port = options->http_port};
     cluster->cdc = (struct server){.name = "cdc", .port = cdc_port(options)};
     cluster->etcd = (struct server){.name = "etcd", .port = etcd_port(options)};
+    cluster->rabbitmq = (struct server){.name = "rabbitmq", .port = rabbitmq_port(options)};
+    cluster->mockpay = (struct server){.name = "mockpay", .port = mockpay_port(options)};
+    cluster->worker = (struct server){.name = "worker", .port = worker_port(options)};
 }
 
 static void plan_nodes(struct cluster *cluster)
@@ -240,10 +265,11 @@ void layout_complete_options(struct cluster *cluster)
     int replicas = CLUSTER_UNSET;
     int sync = CLUSTER_UNSET;
     int ha = CLUSTER_UNSET;
+    int queue = CLUSTER_UNSET;
     FILE *file = fopen(cluster_path(path, "%s/run/ports", cluster->var), "re");
     if (file) {
-        if (fscanf(file, "port_base %d http %d admin %d replicas %d sync %d ha %d", &base, &http,
-                   &admin, &replicas, &sync, &ha) < 4)
+        if (fscanf(file, "port_base %d http %d admin %d replicas %d sync %d ha %d queue %d", &base,
+                   &http, &admin, &replicas, &sync, &ha, &queue) < 4)
             base = http = admin = replicas = CLUSTER_UNSET;
         fclose(file);
     }
@@ -253,6 +279,7 @@ void layout_complete_options(struct cluster *cluster)
     choose(&options->replicas, replicas, DEFAULT_REPLICAS);
     choose(&options->sync, sync, 0);
     choose(&options->ha, ha, 0);
+    choose(&options->queue, queue, 0);
 }
 
 enum sg_error layout_remember_options(struct cluster *cluster)
@@ -262,9 +289,9 @@ enum sg_error layout_remember_options(struct cluster *cluster)
     FILE *file = fopen(cluster_path(path, "%s/run/ports", cluster->var), "we");
     if (!file)
         return cluster_fail(cluster, "cannot write %s: %m", path);
-    fprintf(file, "port_base %d\nhttp %d\nadmin %d\nreplicas %d\nsync %d\nha %d\n",
+    fprintf(file, "port_base %d\nhttp %d\nadmin %d\nreplicas %d\nsync %d\nha %d\nqueue %d\n",
             options->port_base, options->http_port, options->admin_port, options->replicas,
-            options->sync, options->ha);
+            options->sync, options->ha, options->queue);
     if (fclose(file) != 0)
         return cluster_fail(cluster, "cannot write %s: %m", path);
     return SG_OK;

@@ -2,14 +2,20 @@
  * What a local cluster consists of: its servers, their names, ports and folders.
  *
  *   VAR/seatgrid.cfg shardmap.cfg     what `seatgrid serve` and `seatgrid cdc` read
+ *   VAR/payment.secret                what `seatgrid mockpay` signs with and serve verifies
+ *   VAR/mockpay.journal               what it has charged
  *   VAR/log/<server>.log              one a server
  *   VAR/run/                          lock, pid files, the ports in use
  *   VAR/servers/<node>/, redis/       data; a link elsewhere if the servers' user cannot reach VAR
  *
  * Ports, from --port-base, one primary and R replicas a shard:
  *   alpha-1, alpha-2 .. alpha-(R+1), beta-1, beta-2 .. beta-(R+1), redis, cdc
- * and with --ha
+ * then with --ha
  *   etcd, etcd for its own kind, the REST APIs of alpha-1-patroni .. beta-(R+1)-patroni
+ * then with --queue
+ *   rabbitmq, two more of its own (rabbitmq.h), worker
+ * then
+ *   mockpay
  *
  * SPDX-License-Identifier: MIT
  */
@@ -28,6 +34,7 @@
 #define CLUSTER_REPLICAS_MAX 8
 #define CLUSTER_NODES_MAX (CLUSTER_SHARDS * (1 + CLUSTER_REPLICAS_MAX))
 #define CLUSTER_SETS_MAX 64
+#define CLUSTER_SECRET_FILE "payment.secret"
 #define CLUSTER_UNSET (-1) /* an option not given: as last time, else the default */
 
 struct cluster_options {
@@ -38,6 +45,7 @@ struct cluster_options {
     int replicas;         /* a shard */
     int sync;             /* 1: a write waits for a replica, durability "sync" */
     int ha;               /* 1: Patroni and etcd look after the shards */
+    int queue;            /* 1: RabbitMQ and `seatgrid worker` */
     bool servers_only;    /* PostgreSQL and Redis with an empty database, nothing of ours */
     bool no_serve;        /* migrated, but without `seatgrid serve` and `seatgrid cdc` */
     bool no_cdc;          /* without `seatgrid cdc` */
@@ -76,6 +84,9 @@ struct cluster {
     struct server redis;
     struct server serve;                      /* port: of HTTP */
     struct server cdc;                        /* port: of its admin listener */
+    struct server mockpay;                    /* the payment service */
+    struct server rabbitmq;                   /* with queue, as the next */
+    struct server worker;                     /* port: of its admin listener */
     struct server etcd;                       /* with ha, as the next */
     struct server patroni[CLUSTER_NODES_MAX]; /* of the node of that index; port: of its REST API */
     char problem[4096];                       /* what went wrong, one or several lines */
@@ -93,6 +104,8 @@ void cluster_show_log(const struct cluster *cluster, const char *name);
 
 /* The servers that the options ask for. SG_CONFIG_INVALID: ports that are none or meet. */
 enum sg_error layout_plan(struct cluster *cluster);
+/* Ports in a row, from port_base on, that the servers may have; serve's are not among them. */
+int layout_port_count(const struct cluster_options *options);
 /* The servers whose data is there, whatever the options were (for down, status, destroy). */
 void layout_scan(struct cluster *cluster);
 /* Options not given become those of the last `up` in this folder, else the defaults. */

@@ -76,6 +76,7 @@ enum sg_error cluster_status(const char *var, bool json)
     if (error)
         return servers_finish(cluster, error);
     bool ha = cluster->options.ha == 1;
+    bool queue = cluster->options.queue == 1;
     dynbuf_init(&out, 1 << 16);
     if (json)
         dynbuf_adds(&out, "{\"servers\":[");
@@ -90,12 +91,17 @@ enum sg_error cluster_status(const char *var, bool json)
     add_status(&out, json, &cluster->redis, "redis");
     add_status(&out, json, &cluster->serve, "api");
     add_status(&out, json, &cluster->cdc, "cdc");
+    add_status(&out, json, &cluster->mockpay, "payment");
+    if (queue) {
+        add_status(&out, json, &cluster->rabbitmq, "rabbitmq");
+        add_status(&out, json, &cluster->worker, "worker");
+    }
     if (json)
         dynbuf_adds(&out, "]}\n");
     fputs(dynbuf_text(&out), stdout);
     dynbuf_done(&out);
     bool all = servers_count_running(cluster) ==
-               cluster->node_count + 3 + (ha ? cluster->node_count + 1 : 0);
+               cluster->node_count + 4 + (ha ? cluster->node_count + 1 : 0) + (queue ? 2 : 0);
     servers_free(cluster);
     return all ? SG_OK : SG_NOT_FOUND;
 }

@@ -13,6 +13,7 @@
 #include "dev/patroni.h"
 #include "dev/postgres.h"
 #include "dev/programs.h"
+#include "dev/rabbitmq.h"
 #include "dev/redis.h"
 #include "dev/roles.h"
 #include "dev/servers.h"
@@ -69,6 +70,18 @@ static enum sg_error start_node(struct cluster *cluster, struct server *node, bo
     return error ? error : postgres_wait_ready(cluster, node);
 }
 
+static enum sg_error start_rabbitmq(struct cluster *cluster)
+{
+    enum sg_error error = rabbitmq_begin(cluster);
+    return error ? error : rabbitmq_wait(cluster);
+}
+
+static bool is_program(const struct cluster *cluster, const struct server *server)
+{
+    return server == &cluster->serve || server == &cluster->cdc || server == &cluster->worker ||
+           server == &cluster->mockpay;
+}
+
 static enum sg_error start_server(struct cluster *cluster, struct server *server, bool force)
 {
     int patroni = patroni_index(cluster, server);
@@ -80,7 +93,9 @@ static enum sg_error start_server(struct cluster *cluster, struct server *server
         return redis_start(cluster);
     if (server == &cluster->etcd)
         return etcd_start(cluster);
-    if (server == &cluster->serve || server == &cluster->cdc)
+    if (server == &cluster->rabbitmq)
+        return start_rabbitmq(cluster);
+    if (is_program(cluster, server))
         return program_start(cluster, server);
     return start_node(cluster, server, force);
 }
@@ -94,7 +109,9 @@ static bool stop_server(struct cluster *cluster, struct server *server)
         return redis_stop(cluster);
     if (server == &cluster->etcd)
         return etcd_stop(cluster);
-    if (server == &cluster->serve || server == &cluster->cdc)
+    if (server == &cluster->rabbitmq)
+        return rabbitmq_stop(cluster);
+    if (is_program(cluster, server))
         return program_stop(cluster, server);
     return postgres_stop(cluster, server);
 }

@@ -84,7 +84,13 @@ enum sg_error program_start(struct cluster *cluster, struct server *program)
     cluster_path(config, "%s/seatgrid.cfg", cluster->var);
     cluster_path(log, "%s/log/%s.log", cluster->var, program->name);
     const char *const argv[] = {binary, program->name, "-c", config, NULL};
-    struct process_spec spec = {.argv = argv,
+    char listen[64], secret[CLUSTER_PATH_MAX], journal[CLUSTER_PATH_MAX];
+    snprintf(listen, sizeof(listen), "127.0.0.1:%d", program->port);
+    cluster_path(secret, "%s/" CLUSTER_SECRET_FILE, cluster->var);
+    cluster_path(journal, "%s/mockpay.journal", cluster->var);
+    const char *const mockpay[] = {binary, program->name, "--listen", listen, "--secret-file",
+                                   secret, "--state",     journal,    NULL};
+    struct process_spec spec = {.argv = program == &cluster->mockpay ? mockpay : argv,
                                 .log_path = log,
                                 .signal_on_parent_death =
                                     cluster->options.foreground ? SIGTERM : 0};

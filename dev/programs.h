@@ -1,6 +1,6 @@
 /*
- * The programs of ours in a local cluster, `seatgrid serve` and `seatgrid cdc`: start, readiness,
- * stop. The server's name is the command.
+ * The programs of ours in a local cluster, serve, cdc, worker and mockpay: start, readiness, stop.
+ * The server's name is the command.
  *
  * SPDX-License-Identifier: MIT
  */
@@ -13,7 +13,7 @@
 #include "dev/layout.h"
 
 void program_inspect(struct cluster *cluster, struct server *program);
-/* Starts it and waits until it answers: serve with /readyz 200, cdc with /healthz 200. */
+/* Starts it and waits until it answers: serve with /readyz 200, the others with /healthz 200. */
 enum sg_error program_start(struct cluster *cluster, struct server *program);
 /* Graceful, then hard. False if it lives on. */
 bool program_stop(struct cluster *cluster, struct server *program);

@@ -33,7 +33,7 @@
 #include "dev/servers.h"
 #include "dev/standby.h"
 
-#define FOLLOW_MS 10000
+#define FOLLOW_MS 15000
 #define STREAM_MS 30000
 #define PATRONI_MS 120000
 #define ASK_MS 1000

@@ -15,6 +15,7 @@
 #include "dev/patroni.h"
 #include "dev/postgres.h"
 #include "dev/programs.h"
+#include "dev/rabbitmq.h"
 #include "dev/redis.h"
 #include "dev/roles.h"
 
@@ -47,7 +48,8 @@ struct cluster *servers_of(const char *var)
                                       .admin_port = CLUSTER_UNSET,
                                       .replicas = CLUSTER_UNSET,
                                       .sync = CLUSTER_UNSET,
-                                      .ha = CLUSTER_UNSET};
+                                      .ha = CLUSTER_UNSET,
+                                      .queue = CLUSTER_UNSET};
     return servers_new(&options);
 }
 
@@ -66,6 +68,11 @@ void servers_inspect(struct cluster *cluster)
     redis_inspect(cluster);
     program_inspect(cluster, &cluster->serve);
     program_inspect(cluster, &cluster->cdc);
+    program_inspect(cluster, &cluster->mockpay);
+    if (cluster->options.queue == 1) {
+        rabbitmq_inspect(cluster);
+        program_inspect(cluster, &cluster->worker);
+    }
     if (cluster->options.ha != 1)
         return;
     etcd_inspect(cluster);
@@ -75,10 +82,11 @@ void servers_inspect(struct cluster *cluster)
 
 size_t servers_count_running(const struct cluster *cluster)
 {
-    size_t running =
-        (cluster->redis.id.pid != 0) + (cluster->serve.id.pid != 0) + (cluster->cdc.id.pid != 0);
+    size_t running = (cluster->redis.id.pid != 0) + (cluster->serve.id.pid != 0) +
+                     (cluster->cdc.id.pid != 0) + (cluster->mockpay.id.pid != 0);
     for (size_t i = 0; i < cluster->node_count; i++)
         running += (cluster->nodes[i].id.pid != 0) + (cluster->patroni[i].id.pid != 0);
+    running += (cluster->rabbitmq.id.pid != 0) + (cluster->worker.id.pid != 0);
     return running + (cluster->etcd.id.pid != 0);
 }
 
@@ -88,6 +96,8 @@ bool servers_started_here(const struct cluster *cluster)
         cluster->serve.started_here || cluster->cdc.started_here || cluster->redis.started_here;
     for (size_t i = 0; i < cluster->node_count; i++)
         some |= cluster->nodes[i].started_here || cluster->patroni[i].started_here;
+    some |= cluster->rabbitmq.started_here || cluster->worker.started_here ||
+            cluster->mockpay.started_here;
     return some || cluster->etcd.started_here;
 }
 
@@ -145,6 +155,12 @@ struct server *servers_find(struct cluster *cluster, const char *name)
         return &cluster->serve;
     if (strcmp(name, "cdc") == 0)
         return &cluster->cdc;
+    if (strcmp(name, "mockpay") == 0)
+        return &cluster->mockpay;
+    if (cluster->options.queue == 1 && strcmp(name, "rabbitmq") == 0)
+        return &cluster->rabbitmq;
+    if (cluster->options.queue == 1 && strcmp(name, "worker") == 0)
+        return &cluster->worker;
     cluster_fail(cluster, "%s has no server \"%s\"; `seatgrid dev status` lists them", cluster->var,
                  name);
     return NULL;
@@ -193,8 +209,9 @@ bool servers_stop(struct cluster *cluster, bool own_only)
 {
     bool all = true;
     servers_inspect(cluster);
-    struct server *const programs[] = {&cluster->serve, &cluster->cdc};
-    for (size_t i = 0; i < 2; i++) {
+    struct server *const programs[] = {&cluster->serve, &cluster->worker, &cluster->mockpay,
+                                       &cluster->cdc};
+    for (size_t i = 0; i < 4; i++) {
         if (!is_to_stop(programs[i], own_only))
             continue;
         bool stopped = program_stop(cluster, programs[i]);
@@ -205,6 +222,10 @@ bool servers_stop(struct cluster *cluster, bool own_only)
     if (is_to_stop(&cluster->redis, own_only)) {
         all &= redis_stop(cluster);
         cluster_say("redis", "stopped");
+    }
+    if (is_to_stop(&cluster->rabbitmq, own_only)) {
+        all &= rabbitmq_stop(cluster);
+        cluster_say("rabbitmq", "stopped");
     }
     if (is_to_stop(&cluster->etcd, own_only)) {
         all &= etcd_stop(cluster);

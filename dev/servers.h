@@ -36,8 +36,8 @@ struct server *servers_find_node(struct cluster *cluster, const char *name);
 void servers_inspect(struct cluster *cluster);
 size_t servers_count_running(const struct cluster *cluster);
 bool servers_started_here(const struct cluster *cluster);
-/* serve, cdc, replicas, primaries, redis, etcd: nobody loses what they still need. With `own_only`
- * just what this command started. False if something lives on. */
+/* serve, worker, cdc, replicas, primaries, redis, rabbitmq, etcd: nobody loses what they still
+ * need. With `own_only` just what this command started. False if something lives on. */
 bool servers_stop(struct cluster *cluster, bool own_only);
 
 #endif

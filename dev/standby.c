@@ -24,6 +24,10 @@
 /* A standby on its way to another primary looks astray for a moment: its control file is behind.
  * Three times wal_retrieve_retry_interval. */
 #define ASTRAY_MS 1500
+/* A postmaster (up to PostgreSQL 15) whose walreceiver has just ended may go to sleep although the
+ * next one has been asked for; what asked gives that up after 10 s (WALRCV_STARTUP_TIMEOUT). A new
+ * connection wakes it, so that none is used for longer. */
+#define WAKE_MS 250
 
 void standby_slot(const struct server *node, char ret_name[STANDBY_SLOT_MAX])
 {
@@ -312,13 +316,20 @@ enum standby_state standby_wait(struct cluster *cluster, const struct server *no
     bool forked = roles_fork(cluster, primary, &fork_lsn);
     int64_t start_us = clock_mono_us();
     int64_t ahead_since_us = 0;
+    int64_t asked_since_us = 0;
     while (state == STANDBY_WAITS && !process_interrupted()) {
         bool answered = false;
         bool ahead = false;
         int64_t now_us = clock_mono_us();
         process_reap();
-        if (!ask)
+        if (ask && now_us - asked_since_us >= WAKE_MS * 1000) {
+            ask_close(ask);
+            ask = NULL;
+        }
+        if (!ask) {
             ask = ask_open(node->port, ASK_MS, &answer);
+            asked_since_us = now_us;
+        }
         if (ask && streams(ask, primary, forked, fork_lsn, &answered, &ahead))
             state = STANDBY_STREAMS;
         else if (!process_alive(&node->id))

@@ -23,6 +23,7 @@
 #include "cli/admin_json.h"
 #include "cli/cli.h"
 #include "dev/ask.h"
+#include "dev/layout.h"
 #include "dev/ports.h"
 #include "dev/process.h"
 #include "dev/servers.h"
@@ -108,10 +109,11 @@ enum sg_error rig_command(struct rig *rig, int64_t timeout_ms, const char *argum
 
 /* --- up and down ------------------------------------------------------------------------------ */
 
+/* The servers', and serve's two. */
 static int ports_wanted(const struct rig_options *options)
 {
-    const int nodes = CLUSTER_SHARDS * (1 + options->replicas);
-    return nodes + 4 + (options->ha ? nodes + 2 : 0); /* with Patroni and etcd */
+    return 2 + layout_port_count(
+                   &(struct cluster_options){.replicas = options->replicas, .ha = options->ha});
 }
 
 static bool block_is_free(int base, int count)

@@ -77,16 +77,43 @@ static void test_ports_of_patroni_come_after_the_others(void **state)
         assert_int_equal(cluster.patroni[i].port, 110 + (int)i);
     assert_string_equal(cluster.patroni[0].name, "alpha-1-patroni");
     assert_string_equal(cluster.patroni[5].name, "beta-3-patroni");
+    assert_int_equal(cluster.mockpay.port, 116);
 
     cluster.options.http_port = 115;
     assert_int_equal(layout_plan(&cluster), SG_CONFIG_INVALID);
     assert_non_null(strstr(cluster.problem, "--http-port 115 lies among"));
     cluster.options = (struct cluster_options){
-        .port_base = 65521, .http_port = 1, .admin_port = 2, .replicas = 2, .ha = 1};
+        .port_base = 65520, .http_port = 1, .admin_port = 2, .replicas = 2, .ha = 1};
     assert_int_equal(layout_plan(&cluster), SG_CONFIG_INVALID);
-    assert_non_null(strstr(cluster.problem, "between 1 and 65520"));
-    cluster.options.port_base = 65520;
+    assert_non_null(strstr(cluster.problem, "between 1 and 65519"));
+    cluster.options.port_base = 65519;
     assert_int_equal(layout_plan(&cluster), SG_OK);
+}
+
+static void test_ports_of_the_queue_come_after_the_others(void **state)
+{
+    (void)state;
+    struct cluster cluster = {
+        .options = {.port_base = 100, .http_port = 1, .admin_port = 2, .replicas = 0, .queue = 1}};
+    assert_int_equal(layout_plan(&cluster), SG_OK);
+    assert_int_equal(cluster.cdc.port, 103);
+    assert_int_equal(cluster.rabbitmq.port, 104); /* and 105, 106 */
+    assert_int_equal(cluster.worker.port, 107);
+    assert_int_equal(cluster.mockpay.port, 108);
+    assert_int_equal(layout_port_count(&cluster.options), 9);
+    cluster.options.admin_port = 106;
+    assert_int_equal(layout_plan(&cluster), SG_CONFIG_INVALID);
+    cluster.options.admin_port = 120;
+    assert_int_equal(layout_plan(&cluster), SG_OK);
+    cluster.options.ha = 1;
+    cluster.options.admin_port = 2;
+    assert_int_equal(layout_plan(&cluster), SG_OK);
+    assert_int_equal(cluster.patroni[1].port, 107);
+    assert_int_equal(cluster.rabbitmq.port, 108);
+    assert_int_equal(cluster.worker.port, 111);
+    cluster.options.queue = 0;
+    cluster.options.admin_port = 120;
+    assert_int_equal(layout_plan(&cluster), SG_OK); /* none of them is wanted */
 }
 
 /* Nothing is there yet, and Patroni may be at work. */
@@ -110,7 +137,7 @@ static void test_impossible_options_are_named(void **state)
         const char *text;
     } cases[] = {
         {0, 8080, 8081, 1, "--port-base 0"},
-        {65532, 8080, 8081, 1, "between 1 and 65530"},
+        {65532, 8080, 8081, 1, "between 1 and 65529"},
         {8100, 0, 8081, 1, "--http-port 0"},
         {8100, 8080, 70000, 1, "--admin-port 70000"},
         {8100, 8104, 8081, 1, "--http-port 8104 lies among"},
@@ -124,7 +151,7 @@ static void test_impossible_options_are_named(void **state)
                                              cases[i].replicas, SG_CONFIG_INVALID);
         assert_non_null(strstr(cluster->problem, cases[i].text));
     }
-    plan(65530, 8080, 8081, 1, SG_OK);
+    plan(65529, 8080, 8081, 1, SG_OK);
 
     struct cluster alone = {
         .options = {.port_base = 100, .http_port = 1, .admin_port = 2, .replicas = 0, .sync = 1}};
@@ -147,7 +174,8 @@ static struct cluster unset_in(const char *var)
                                           .admin_port = CLUSTER_UNSET,
                                           .replicas = CLUSTER_UNSET,
                                           .sync = CLUSTER_UNSET,
-                                          .ha = CLUSTER_UNSET}};
+                                          .ha = CLUSTER_UNSET,
+                                          .queue = CLUSTER_UNSET}};
     snprintf(cluster.var, sizeof(cluster.var), "%s", var);
     return cluster;
 }
@@ -165,8 +193,13 @@ static void test_options_of_last_time(void **state)
 
     snprintf(path, sizeof(path), "%s/run", var);
     assert_int_equal(mkdir(path, 0755), 0);
-    fresh.options = (struct cluster_options){
-        .port_base = 100, .http_port = 1, .admin_port = 2, .replicas = 3, .sync = 1, .ha = 1};
+    fresh.options = (struct cluster_options){.port_base = 100,
+                                             .http_port = 1,
+                                             .admin_port = 2,
+                                             .replicas = 3,
+                                             .sync = 1,
+                                             .ha = 1,
+                                             .queue = 1};
     assert_int_equal(layout_remember_options(&fresh), SG_OK);
 
     struct cluster second = unset_in(var);
@@ -175,6 +208,7 @@ static void test_options_of_last_time(void **state)
     expect_options(&second, 100, 9, 2, 3);
     assert_int_equal(second.options.sync, 1);
     assert_int_equal(second.options.ha, 1);
+    assert_int_equal(second.options.queue, 1);
 
     snprintf(path, sizeof(path), "%s/run/ports", var);
     FILE *file = fopen(path, "w");
@@ -240,6 +274,7 @@ int main(void)
         cmocka_unit_test(test_the_promised_ports),
         cmocka_unit_test(test_no_port_twice_with_any_number_of_replicas),
         cmocka_unit_test(test_ports_of_patroni_come_after_the_others),
+        cmocka_unit_test(test_ports_of_the_queue_come_after_the_others),
         cmocka_unit_test(test_scan_under_patroni_is_the_plan),
         cmocka_unit_test(test_impossible_options_are_named),
         cmocka_unit_test(test_options_of_last_time),
