@@ -27,6 +27,8 @@ static void on_change(void *arg, const struct live_change *change)
     if (change->seat_count && position_compare(&id.position, &last.position) <= 0)
         abort();
     last = id;
+    if (change->status && (change->resync || !strchr("hcef", change->status[0])))
+        abort();
     for (size_t i = 0; i < change->seat_count; i++) {
         const struct seat *seat = &change->seats[i];
         if (seat->row < 1 || seat->col < 1 || seat->col > COLS || !change->states[i] ||

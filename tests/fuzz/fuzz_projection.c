@@ -33,7 +33,11 @@ static void check_effect(const struct effect *effect)
     int64_t count = (int64_t)effect->seat_count;
     switch (effect->kind) {
     case EFFECT_SEATS:
-        assert(count > 0 && effect->seats);
+        if (count == 0) { /* only another status */
+            assert(effect->d_held == 0 && effect->d_booked == 0 && effect->status);
+            break;
+        }
+        assert(effect->seats);
         assert(effect->d_held || effect->d_booked);
         assert(llabs(effect->d_held) == count || effect->d_held == 0);
         assert(llabs(effect->d_booked) == count || effect->d_booked == 0);

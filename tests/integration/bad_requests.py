@@ -183,13 +183,17 @@ PATHS_404 = ("/", "/healthz/", "/HEALTHZ", "/healthz%20", "/healthz;x=1", "/heal
              "/events/1/seats/x")
 
 
+ID = "0190f3c2-7d1e-4c55-9e5a-3f0f6d1c2b7a"
+READ, WRITE, BOTH = "GET, HEAD, OPTIONS", "POST, OPTIONS", "GET, HEAD, DELETE, OPTIONS"
 PATHS = {  # path: what Allow says
-         "/events": "GET, HEAD, POST, OPTIONS", "/book": "POST, OPTIONS",
-         "/events/1": "GET, HEAD, OPTIONS", "/events/1/seats": "GET, HEAD, OPTIONS",
-         "/events/1/bookings/0190f3c2-7d1e-4c55-9e5a-3f0f6d1c2b7a": "GET, HEAD, OPTIONS",
-         "/healthz": "GET, HEAD, OPTIONS", "/readyz": "GET, HEAD, OPTIONS",
-         "/metrics": "GET, HEAD, OPTIONS", "/openapi.json": "GET, HEAD, OPTIONS",
-         "/docs": "GET, HEAD, OPTIONS"}
+         "/events": "GET, HEAD, POST, OPTIONS", "/book": WRITE,
+         "/events/1": READ, "/events/1/seats": READ, "/events/1/holds": WRITE,
+         f"/events/1/bookings/{ID}": BOTH, f"/events/1/bookings/{ID}/confirm": WRITE,
+         f"/events/1/bookings/{ID}/extend": WRITE, f"/events/1/bookings/{ID}/transfer": WRITE,
+         "/events/1/orders": WRITE, f"/events/1/orders/{ID}": READ,
+         f"/events/1/queue/{ID}": READ,
+         "/events/1/waitlist": WRITE, f"/events/1/waitlist/{ID}": BOTH,
+         "/healthz": READ, "/readyz": READ, "/metrics": READ, "/openapi.json": READ, "/docs": READ}
 
 
 # ---- bytes whose end is in doubt -----------------------------------------------------------------

@@ -42,6 +42,9 @@ SANITIZER = re.compile(
     r"(AddressSanitizer|ThreadSanitizer|LeakSanitizer|UndefinedBehaviorSanitizer|runtime error:"
     r"|Assertion .* failed)")
 SEPARATOR = "\x1f"
+# Settings for stories that are not about time: a machine that stands still for seconds is no 503.
+PATIENT = {"booking.deadline_ms": 12000, "reads.deadline_ms": 12000,
+           "postgres.statement_timeout_ms": 10000, "queue.confirm_ms": 10000}
 
 
 def binary():
@@ -207,20 +210,23 @@ class DevError(AssertionError):
 
 
 class Cluster:
-    """Two shards, alpha and beta, with `replicas` replicas each, a Redis and `seatgrid serve`;
+    """Two shards, alpha and beta, with `replicas` replicas each, a Redis, `seatgrid mockpay`, `serve`;
     with cdc=True also `seatgrid cdc`.
 
     settings: {"booking.max_seats": 5, ...} for seatgrid.cfg. durability: "sync" or "async", of both
     shards. ha: every shard under Patroni, with etcd; servers then are "etcd" and "alpha-1-patroni",
-    too, and promote() is a switchover that Patroni makes. start=False only reserves folder and ports. Use it in a `with` block: the end of the
+    too, and promote() is a switchover that Patroni makes. queue: with "rabbitmq" and "worker", so
+    that bookings can be accepted for later. start=False only reserves folder and ports. Use it in a `with` block: the end of the
     block leaves nothing behind.
     """
 
     def __init__(self, replicas=1, strategy=None, settings=None, servers_only=False,
-                 no_serve=False, cdc=False, start=True, durability=None, ha=False):
+                 no_serve=False, cdc=False, start=True, durability=None, ha=False,
+                 queue=False):
         self.replicas = replicas
         self.durability = durability
         self.ha = ha
+        self.queue = queue
         self.strategy = strategy
         self.settings = dict(settings or {})
         self.flags = (["--servers-only"] if servers_only else []) + \
@@ -228,7 +234,7 @@ class Cluster:
         self._start = start
         self._beside = []
         nodes = 2 * (1 + replicas)
-        servers = nodes + 2 + (2 + nodes if ha else 0)
+        servers = nodes + 3 + (2 + nodes if ha else 0) + (4 if queue else 0)
         self._ports = Ports(servers + 2)
         self.port_base = self._ports.base
         self.http_port = self.port_base + servers
@@ -267,6 +273,8 @@ class Cluster:
             options += ["--durability", self.durability]
         if self.ha:
             options += ["--ha"]
+        if self.queue:
+            options += ["--queue"]
         if self.strategy:
             options += ["--strategy", self.strategy]
         for key, value in self.settings.items():
@@ -327,12 +335,15 @@ class Cluster:
         return self.status()[name]["pid"]
 
     def port(self, name):
-        """Of a node, redis, cdc or etcd; "alpha-1-patroni": of its REST API."""
+        """Of a node, redis, cdc, rabbitmq, worker, mockpay, etcd; "alpha-1-patroni": of its REST API."""
         nodes = 2 * (1 + self.replicas)
         if name.endswith("-patroni"):
             return self.port(name.removesuffix("-patroni")) + nodes + 4
         index = {"alpha": 0, "beta": 1 + self.replicas, "redis": nodes, "cdc": nodes + 1,
                  "etcd": nodes + 2}
+        index["rabbitmq"] = nodes + 2 + (2 + nodes if self.ha else 0)
+        index["worker"] = index["rabbitmq"] + 3
+        index["mockpay"] = index["rabbitmq"] + (4 if self.queue else 0)
         shard, _, number = name.partition("-")
         return self.port_base + index[shard] + (int(number) - 1 if number else 0)
 
@@ -359,7 +370,7 @@ class Cluster:
     def sanitizer_reports(self):
         """What sanitizers and assertions wrote into the logs of our programs; "" if nothing."""
         spoken = ""
-        for program in ("serve", "cdc", *(serve.name for serve in self._beside)):
+        for program in ("serve", "cdc", "worker", *(serve.name for serve in self._beside)):
             text = self.log(program)
             found = SANITIZER.search(text)
             if found:
@@ -374,7 +385,7 @@ class Cluster:
     def metric(self, name, program="serve", **labels):
         """Sum of the series of that name that carry these labels; 0 if there is none."""
         total = 0.0
-        ask = self.cdc if program == "cdc" else self.admin
+        ask = {"cdc": self.cdc, "worker": self.worker}.get(program, self.admin)
         for line in ask("GET", "/metrics").body.decode().splitlines():
             found = re.match(r"(\w+)(?:\{(.*)\})? (\S+)$", line)
             if not found or found.group(1) != name:
@@ -425,6 +436,10 @@ class Cluster:
     def cdc(self, method, path, body=None, headers=None, timeout=15):
         """One request to the admin listener of `seatgrid cdc`."""
         return http_request(self.port("cdc"), method, path, body, headers, timeout)
+
+    def worker(self, method, path, body=None, headers=None, timeout=15):
+        """One request to the admin listener of `seatgrid worker`."""
+        return http_request(self.port("worker"), method, path, body, headers, timeout)
 
     def make_event(self, rows=10, cols=10, shard=None, name="Test"):
         """Makes an event and gives its id."""
@@ -549,7 +564,8 @@ class ServeBeside:
     def __init__(self, cluster, map_text, settings):
         self._ports = Ports(2)
         self.http_port, self.admin_port = self._ports.base, self._ports.base + 1
-        self.name = f"serve-{self.http_port}"
+        # ports come again once an earlier one has ended
+        self.name = f"serve-{len(cluster._beside)}-{self.http_port}"
         self.folder = cluster.var / self.name
         self.folder.mkdir()
         self._log = cluster.var / "log" / f"{self.name}.log"
@@ -557,6 +573,9 @@ class ServeBeside:
         groups[""]["shard_map"] = '"shardmap.cfg"'
         groups["http"]["listen"] = f'"127.0.0.1:{self.http_port}"'
         groups["admin"]["listen"] = f'"127.0.0.1:{self.admin_port}"'
+        secret = groups.get("payment", {}).get("secret_file")
+        if secret:      # is named relative to its configuration
+            groups["payment"]["secret_file"] = json.dumps(str(cluster.var / json.loads(secret)))
         for key, value in (settings or {}).items():
             group, _, name = key.rpartition(".")
             groups.setdefault(group, {})[name] = json.dumps(value)

@@ -4,12 +4,13 @@
                  .value("SELECT ...") ─> the one value
                  .run("BEGIN; ...")   ─> nothing
 
-A statement that fails raises SqlError with the server's message; the session stays usable. Not for
-two threads at once. Standard library only.
+A statement that fails raises SqlError with the server's message; the session stays usable, unless it
+is Lost. Not for two threads at once. Standard library only.
 
 SPDX-License-Identifier: MIT
 """
 
+import contextlib
 import json
 import os
 import subprocess
@@ -19,6 +20,10 @@ MARK = "\x1e-done-\x1e"
 
 class SqlError(Exception):
     """What the server said."""
+
+
+class Lost(SqlError):
+    """There is no server, or there was one and psql has ended with it."""
 
 
 class Session:
@@ -42,14 +47,18 @@ class Session:
 
     def close(self):
         """Ends the session; an open transaction is rolled back."""
-        self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
         self.process.stdout.close()
         self.process.wait(timeout=30)
 
     def send(self, text):
         """Sends statements without waiting; the answer comes from `receive`."""
-        self.process.stdin.write(f"{text};\n\\echo {MARK}\n")
-        self.process.stdin.flush()
+        try:
+            self.process.stdin.write(f"{text};\n\\echo {MARK}\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass    # `receive` says why
 
     def receive(self):
         """The output of what was sent, as lines."""
@@ -60,9 +69,10 @@ class Session:
                 break
             lines.append(line)
         else:
-            raise SqlError("psql has ended: " + "\n".join(lines))
-        errors = [line for line in lines if "ERROR: " in line or "FATAL: " in line]
-        if errors:
+            raise Lost("psql has ended: " + "\n".join(lines))
+        if any("FATAL: " in line for line in lines):
+            raise Lost("\n".join(lines))
+        if any("ERROR: " in line for line in lines):
             raise SqlError("\n".join(lines))
         return lines
 

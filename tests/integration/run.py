@@ -27,8 +27,9 @@ HERE = pathlib.Path(__file__).resolve().parent
 DEFAULT_TIMEOUT_S = 180
 LOG_TAIL_LINES = 25
 # Files that take longest, so that none of them is left for the end.
-LONGEST = ("test_cdc", "test_drills", "test_switchover", "test_faults", "test_cdc_switchover",
-           "test_failover", "test_patroni", "test_cluster", "test_cdc_review", "test_lag")
+LONGEST = ("test_cdc", "test_drills", "test_payment_faults", "test_switchover", "test_cluster",
+           "test_cdc_switchover", "test_cdc_review", "test_rejoin", "test_patroni", "test_faults",
+           "test_orders", "test_tokens", "test_queue", "test_failover", "test_model", "test_lag")
 
 
 class TimedOut(BaseException):

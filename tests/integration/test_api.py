@@ -131,7 +131,7 @@ def test_conflict_shape(cluster):
         assert answer.json() == {
             "type": "/docs#seats_taken", "title": "Some of the seats are taken", "status": 409,
             "code": "seats_taken",
-            "detail": "3 seats held or booked by another; nothing was booked",
+            "detail": "3 seats held or booked already; nothing was booked",
             "conflicts": [{"row": 3, "col": 3}, {"row": 2, "col": 2}, {"row": 1, "col": 1}]}
         check_origin(answer, "beta", False)
         cluster.wait_replicas()

@@ -18,8 +18,8 @@ import threading
 import time
 
 import harness
-from harness import (Ports, alive, binary, environment, processes_naming, refused, short, timeout,
-                     wait_until)
+from harness import (PATIENT, Ports, alive, binary, environment, processes_naming, refused, short,
+                     timeout, wait_until)
 
 Cluster = functools.partial(harness.Cluster, cdc=True)
 
@@ -175,7 +175,7 @@ def test_impossible_ports_are_refused():
                 (["--port-base", "8100", "--http-port", "8102"], "among the servers' ports"),
                 (["--http-port", "9000", "--admin-port", "9000"], "are both 9000"),
                 (["--http-port", "0"], "a port is 1 to 65535"),
-                (["--replicas", "9"], "0 to 8"),
+                (["--replicas", "9"], "between 0 and 8"),
                 (["--port-base", "x"], "not a number")):
             done = cluster.dev("up", *var, *options, check=False)
             assert done.returncode == 2 and text in done.stderr, (options, done.stderr)
@@ -254,23 +254,49 @@ def test_run_and_ctrl_c_leave_no_process():
 
 
 def test_the_curl_lines_of_run_work():
-    """What `run` prints is typed as it stands: a 201, a 409, a seat map, tickets, a stream."""
-    with Cluster(start=False, replicas=0) as cluster:
+    """What `run` prints is typed as it stands: each line that says its status gets it; then the
+    seat map, an event, counters, tickets, a stream, figures."""
+    with Cluster(start=False, replicas=0, settings=PATIENT) as cluster:
         run = Run(cluster)
         run.wait_for("dev status")
-        text = run.output.replace("curl ", "curl -sS -m 5 ")
+        text = run.output.replace("curl ", "curl -sS -m 60 ")
+        hold = re.search(r"^  (HOLD=\S+)$", text, re.MULTILINE).group(1)
         wait_until(lambda: cluster.get("/events/1/availability").json()["source"] == "redis",
                    what="the counters to be believed")
+
+        def typed(command):
+            return subprocess.run(["sh", "-c", f"{hold}\n{command}"], capture_output=True,
+                                  text=True, timeout=90, check=False).stdout
+        answers = []
         commands = re.findall(r"^  (curl [^\n]*(?:\n    [^\n]*)*)", text, re.MULTILINE)
-        answers = [subprocess.run(["sh", "-c", command], capture_output=True, text=True,
-                                  timeout=30, check=False).stdout for command in commands]
+        for command in commands:
+            if "/availability" in command:  # held: for u-3 and u-5; the late money of u-4 has come
+                wait_until(lambda: [cluster.get("/events/1/availability").json()[name]
+                                    for name in ("held", "booked")] == [4, 10],
+                           what="the counters to follow")
+            if "/stream" in command:  # has no end of its own
+                command = command.replace("-m 60", "-m 10")
+            answers.append(typed(command))
+        again = typed(commands[0])
         run.end(signal.SIGINT)
-        statuses = [re.match(r"HTTP/1.1 (\d+)", answer).group(1) for answer in answers[:2]]
-        assert statuses == ["201", "409"], answers
-        assert '"conflicts"' in answers[1], answers[1]
-        assert '"seats"' in answers[2] and '"id"' in answers[3], answers
-        assert '"available":196' in answers[4] and '"tickets"' in answers[5], answers
-        assert "event: counters" in answers[6] and "seatgrid_" in answers[7], answers
+        assert "Idempotent-Replayed: true" in again, again
+        assert again.splitlines()[-1] == answers[0].splitlines()[-1], again
+        statuses = [re.match(r"HTTP/1.1 (\d+)", answer) for answer in answers]
+        life, orders = ["200"] * 4, ["201", "402", "202"]
+        assert [found and found.group(1) for found in statuses] == \
+            ["201", "409", "201", "201", *life, *orders, "201"] + [None] * 6, answers
+        assert re.findall(r": (\d\d\d)\b", run.output) == \
+            ["201", "409", "201", "201", "200", *orders, "201"], run.output
+        assert '"conflicts"' in answers[1] and '"row":7,"col":10' in answers[2], answers[1:3]
+        for n, status in enumerate(("held", "held", "confirmed", "confirmed", "cancelled"), 3):
+            assert f'"status":"{status}"' in answers[n], answers[n]
+        assert '"userId":"u-6"' in answers[6] and '"amount":9000' in answers[8], answers
+        assert '"payment_declined"' in answers[9] and "Location: " in answers[10], answers
+        assert '"state":"offered"' in answers[11], answers[11]
+        assert '"seats"' in answers[12] and '"id"' in answers[13], answers
+        assert '"available":186,"held":4,"booked":10' in answers[14], answers[14]
+        assert '"tickets":[{' in answers[15] and "event: counters" in answers[16], answers
+        assert "seatgrid_" in answers[17], answers[17]
 
 
 @timeout(300)

@@ -3,9 +3,9 @@ gets the one true answer.
 
 Goal: inside booking.deadline_ms nobody is told an error; with durability sync no acknowledged booking
 is lost and no seat has two owners, whichever machine dies; the other shard notices nothing; a
-client's Idempotency-Key means the same on the new primary. Method: two shards with two replicas each;
-kill -9 or SIGSTOP of a primary, promotion of the replica that has the most, and the answers of a load
-laid beside the tables afterwards (traffic.py).
+client's Idempotency-Key means the same on the new primary, and so does a hold. Method: two shards
+with two replicas each; kill -9 or SIGSTOP of a primary, promotion of the replica that has the most,
+and the answers of a load laid beside the tables afterwards (traffic.py).
 
 SPDX-License-Identifier: MIT
 """
@@ -80,17 +80,14 @@ def heal(cluster, shard="alpha"):
     wait_until(settled(cluster, shard), 60, what=f"{shard} to be whole again")
 
 
-class Later:
-    """A booking asked for by a thread of its own."""
+class LaterAsked:
+    """A request made by a thread of its own."""
 
-    def __init__(self, cluster, event, seat, user="later", key=None):
-        headers = {"Idempotency-Key": key} if key else None
+    def __init__(self, cluster, method, path, body, headers=None):
         self.answer = None
 
         def run():
-            body = {"eventId": event, "userId": user,
-                    "seats": [{"row": seat[0], "col": seat[1]}]}
-            self.answer = http_request(cluster.http_port, "POST", "/book", body, headers,
+            self.answer = http_request(cluster.http_port, method, path, body, headers,
                                        2 * DEADLINE_S * SLOWDOWN)
 
         self.thread = threading.Thread(target=run, daemon=True)
@@ -101,6 +98,20 @@ class Later:
         self.thread.join(2 * DEADLINE_S * SLOWDOWN)
         assert self.answer is not None, "no answer at all"
         return self.answer
+
+
+def places(*seats):
+    """As JSON has them."""
+    return [{"row": row, "col": col} for row, col in seats]
+
+
+class Later(LaterAsked):
+    """A booking of one seat."""
+
+    def __init__(self, cluster, event, seat, user="later", key=None):
+        super().__init__(cluster, "POST", "/book",
+                         {"eventId": event, "userId": user, "seats": places(seat)},
+                         {"Idempotency-Key": key} if key else None)
 
 
 def wait_waiting(cluster, count, shard="alpha"):
@@ -298,4 +309,57 @@ def test_an_idempotency_key_means_the_same_on_the_new_primary(cluster):
     other = cluster.book(event, [(1, 2)], headers=key)
     assert other.status == 422 and other.code == "idempotency_key_reused", other
     assert len(owners(cluster, new, event)) == 2
+    heal(cluster)
+
+
+# ---- holds -----------------------------------------------------------------------------------------
+
+
+@timeout(300)
+def test_holds_on_the_new_primary(cluster):
+    """What is asked of holds and bookings while there is no primary waits for one, and is done once.
+    A hold keeps others away, ends, and is its owner's, as on the old one."""
+    old = cluster.primary("alpha")
+    event = cluster.make_event(shard="alpha")
+    ann = {"X-User-Id": "ann"}
+
+    def hold(col, seconds):
+        answer = cluster.post(f"/events/{event}/holds",
+                              {"seats": places((1, col)), "ttlSeconds": seconds}, ann)
+        assert answer.status == 201, answer
+        return f"/events/{event}/bookings/{answer.json()['bookingId']}"
+
+    def later(method, path, body=None, key=None):
+        return LaterAsked(cluster, method, path, body,
+                          {**ann, "Idempotency-Key": key} if key else ann)
+    kept, confirmed, extended, released = (hold(col, 900) for col in range(1, 5))
+    brief = hold(6, 1)
+    cluster.crash(old)
+    waiting = {
+        "confirm": [later("POST", f"{confirmed}/confirm", {}, f"confirm-{event}") for _ in range(3)],
+        "extend": [later("POST", f"{extended}/extend", {"ttlSeconds": 900}, f"extend-{event}")
+                   for _ in range(3)],
+        "release": [later("DELETE", released) for _ in range(2)],
+        "hold": [later("POST", f"/events/{event}/holds", {"seats": places((2, 1))}, f"h-{event}")
+                 for _ in range(3)]}
+    wait_waiting(cluster, 11)
+    new = take_over(cluster, "alpha", old)
+    answers = {what: [one.wait() for one in ones] for what, ones in waiting.items()}
+    for what, told in answers.items():
+        assert [a.status for a in told] == [201 if what == "hold" else 200] * len(told), told
+        assert len({a.body for a in told}) == 1, told
+        assert {a.headers["SeatGrid-Durability"] for a in told} == {"sync"}, told
+    assert cluster.value(new, f"SELECT string_agg(extended::text, ',' ORDER BY seats) FROM bookings"
+                              f" WHERE event_id = {event} AND seats[1] < 4") == "0,0,1,0"
+
+    for col in (1, 2, 3):
+        answer = cluster.book(event, [(1, col)], "bob")
+        assert (answer.status, answer.code) == (409, "seats_taken"), answer
+    assert cluster.request("POST", f"{kept}/confirm", {}, {"X-User-Id": "bob"}).status == 403
+    assert cluster.request("POST", f"{kept}/confirm", {}, ann).json()["status"] == "confirmed"
+    assert cluster.book(event, [(1, 4)], "bob").status == 201
+    wait_until(lambda: cluster.book(event, [(1, 6)], "bob").status == 201,
+               what="the brief hold to end")
+    late = cluster.request("POST", f"{brief}/confirm", {}, ann)
+    assert (late.status, late.code) == (410, "hold_expired"), late
     heal(cluster)

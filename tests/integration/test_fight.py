@@ -2,7 +2,8 @@
 
 Goal: under every strategy, and with several routers on the same shards, no seat has two owners,
 each booking has all its seats, every 201 has its row and every row its 201, every refusal names
-seats that somebody really has, and a double click is one booking. Method: real connections, all
+seats that somebody really has, a double click is one booking, a hold keeps its seats to its very
+end and no longer, and nobody gets more than the limit of the event. Method: real connections, all
 open at once, each with an overlapping request for 1 to 5 seats, among holds that live and holds
 that are over; after each round the answers are laid beside both tables, in SQL.
 
@@ -13,13 +14,14 @@ import contextlib
 import os
 import random
 import subprocess
+import threading
 
-from harness import (SANITIZER, SLOWDOWN, Ports, binary, environment, http_request, short,
+from harness import (PATIENT, SANITIZER, SLOWDOWN, Ports, binary, environment, http_request, short,
                      wait_until)
 from psql import Session
 from wire import Crowd, Wire, booking, build
 
-CLUSTER = {"replicas": 1, "settings": {"workers": 3}}
+CLUSTER = {"replicas": 1, "settings": {**PATIENT, "workers": 3}}
 
 CONNECTIONS = 200
 ROWS, COLS = 5, 10
@@ -268,6 +270,108 @@ def test_key_meets_another_body(cluster):
     for strategy in STRATEGIES:
         use_strategy(cluster, strategy)
         key_meets_another_body(cluster, [cluster.http_port])
+
+
+# ---- holds and limits ----------------------------------------------------------------------------
+
+
+def ask_as(cluster, user, method, path, body=None):
+    """One request of a user."""
+    return cluster.request(method, path, body, {"X-User-Id": user}, timeout=60)
+
+
+def hold_one_seat(cluster, event, seconds):
+    """ann's; its id."""
+    answer = ask_as(cluster, "ann", "POST", f"/events/{event}/holds",
+                    {"seats": [{"row": 1, "col": 1}], "ttlSeconds": seconds})
+    assert answer.status == 201, answer
+    return answer.json()["bookingId"]
+
+
+def over(session, hold):
+    """Is its time over by the database's clock?"""
+    return session.value(f"SELECT expires_at <= clock_timestamp() FROM bookings"
+                         f" WHERE booking_id = '{hold}'")
+
+
+def hold_ends(cluster, session):
+    """Its seat is the next buyer's, and not its owner's any more."""
+    event = cluster.make_event(1, 2, "alpha")
+    hold = hold_one_seat(cluster, event, 1)
+    wait_until(lambda: over(session, hold), 20, every=0.02, what="the end of the hold")
+    bought = ask_as(cluster, "bob", "POST", "/book", booking(event, [(1, 1)], "bob"))
+    assert bought.status == 201, bought
+    late = ask_as(cluster, "ann", "POST", f"/events/{event}/bookings/{hold}/confirm")
+    assert (late.status, late.code) == (410, "hold_expired"), late
+    assert session.rows(f"SELECT status, user_id FROM bookings WHERE event_id = {event}"
+                        f" ORDER BY user_id") == [{"status": "expired", "user_id": "ann"},
+                                                  {"status": "confirmed", "user_id": "bob"}]
+
+
+def hold_is_extended_as_it_ends(cluster, session):
+    """Its owner was in time, and only the COMMIT comes late: a buyer waits for that, and does not
+    get the seat."""
+    answers = []
+    for seconds in (1, 3, 9, 27):   # on a slow machine a short one is over before it is locked
+        event = cluster.make_event(1, 2, "alpha")
+        hold = hold_one_seat(cluster, event, seconds)
+        session.run("BEGIN")
+        if session.rows(f"SELECT 1 AS one FROM bookings WHERE booking_id = '{hold}'"
+                        f" AND status = 'held' AND expires_at > now() FOR UPDATE"):
+            break
+        session.run("ROLLBACK")
+    else:
+        raise AssertionError("no hold lasted until it was locked")
+    try:
+        wait_until(lambda: over(session, hold), 20, every=0.02, what="the end of the hold")
+        buyer = threading.Thread(target=lambda: answers.append(
+            ask_as(cluster, "bob", "POST", "/book", booking(event, [(1, 1)], "bob"))))
+        buyer.start()
+        buyer.join(0.5)
+        (row,) = session.rows(
+            f"SELECT outcome FROM change_batch((SELECT epoch FROM shard_meta),"
+            f" ARRAY[{event}::bigint], ARRAY['{hold}'::uuid], ARRAY['ann'], ARRAY[NULL],"
+            f" ARRAY[0::bigint], ARRAY[gen_random_uuid()], ARRAY['extend'], ARRAY[60000::bigint],"
+            f" ARRAY[NULL], 3, 60000)")
+    finally:
+        session.run("COMMIT")
+    buyer.join()
+    assert row["outcome"] == "ok", row
+    assert answers[0].status == 409 and answers[0].code == "seats_taken", (cluster.strategy, answers)
+    assert session.rows(f"SELECT b.user_id, b.status, c.state FROM bookings b JOIN claims c"
+                        f" USING (event_id, booking_id) WHERE event_id = {event}") == [
+                            {"user_id": "ann", "status": "held", "state": "held"}]
+
+
+def limit_in_a_hurry(cluster, session):
+    """A crowd of clicks of three users, two seats each, four allowed."""
+    answer = cluster.post("/events", {"name": "Limited", "startsAt": "2030-06-01T19:00:00Z",
+                                      "rows": 3, "cols": 20, "maxPerUser": 4, "shard": "alpha"})
+    assert answer.status == 201, answer
+    event = answer.json()["id"]
+    with Crowd([cluster.http_port], 30) as crowd:
+        answers = crowd.ask([build("POST", "/book", booking(
+            event, [(row, col), (row, col + 1)], f"u-{row}"))
+                             for col in range(1, 21, 2) for row in (1, 2, 3)])
+    told = {}
+    for answer in answers:
+        told.setdefault((answer.status, answer.json().get("code")), []).append(answer)
+    assert set(told) == {(201, None), (409, "over_limit")}, (cluster.strategy, told.keys())
+    assert {answer.json()["left"] for answer in told[409, "over_limit"]} <= {0, 2}
+    assert session.rows(f"SELECT user_id, sum(cardinality(seats)) AS seats FROM bookings"
+                        f" WHERE event_id = {event} GROUP BY 1 ORDER BY 1") == [
+                            {"user_id": f"u-{row}", "seats": 4} for row in (1, 2, 3)]
+    check_tables(session, event)
+
+
+def test_holds_and_limits_under_each_strategy(cluster):
+    """What a hold and a limit promise does not depend on how others book."""
+    with Session(cluster.port("alpha-1")) as session:
+        for strategy in STRATEGIES:
+            use_strategy(cluster, strategy)
+            hold_ends(cluster, session)
+            hold_is_extended_as_it_ends(cluster, session)
+            limit_in_a_hurry(cluster, session)
 
 
 # ---- several routers -----------------------------------------------------------------------------

@@ -7,12 +7,16 @@ with empty databases, damaged in SQL; the program's own output and exit code, an
 SPDX-License-Identifier: MIT
 """
 
+import hashlib
 import json
 import pathlib
 import re
 import subprocess
 
+import life_sql
+import seat_model
 from harness import ROOT, Cluster, binary, environment, short, wait_until
+from psql import Session
 
 NAMES = sorted(path.stem for path in pathlib.Path(ROOT / "migrations").glob("*.sql"))
 LATEST = len(NAMES)
@@ -52,6 +56,45 @@ def test_applies_records_and_names_the_shard(cluster):
             (shard, "1", "f")]
     code, reports, _ = migrate(cluster)
     assert code == 0 and reports["beta"]["before"] == LATEST
+
+
+def test_a_database_in_use_is_brought_further(cluster):
+    """At version 4, with sales: they stay, are told again by their keys, and can be changed; a router
+    that is connected and knows only version 4 goes on selling."""
+    empty(cluster)
+    alpha = cluster.port("alpha-1")
+    for number, name in enumerate(NAMES[:4], 1):
+        text = (ROOT / "migrations" / f"{name}.sql").read_text(encoding="utf-8")
+        with Session(alpha) as session:
+            session.run(f"BEGIN;\n{text}")
+            if number == 1:
+                session.run("""CREATE TABLE schema_migrations (version integer PRIMARY KEY,
+                    name text NOT NULL, sha256 text NOT NULL,
+                    applied_at timestamptz NOT NULL DEFAULT now());
+                    INSERT INTO shard_meta (shard, epoch, fenced) VALUES ('alpha', 1, false)""")
+            session.run(f"INSERT INTO schema_migrations VALUES ({number}, '{name}', "
+                        f"'{hashlib.sha256(text.encode()).hexdigest()}'); COMMIT")
+    with Session(alpha) as router:
+        router.run(seat_model.PREPARE + """; INSERT INTO events (event_id, name, starts_at, rows, cols,
+                   creation_id) VALUES (1, 'e', now(), 3, 4, gen_random_uuid())""")
+        sold = [seat_model.Request(1, [(1, n), (2, n)], "u", f"key-{n}", 5) for n in (1, 2)]
+        assert [row["outcome"] for row in seat_model.book(router, sold, 1)] == ["booked"] * 2
+        code, reports, _ = migrate(cluster)
+        assert code == 0, reports
+        assert (reports["alpha"]["before"], reports["alpha"]["after"]) == (4, LATEST)
+        again = [*sold, seat_model.Request(1, [(3, 3)], "v"), seat_model.Request(1, [(1, 1)], "v")]
+        rows = seat_model.book(router, again, 1)
+        assert [row["outcome"] for row in rows] == ["replayed", "replayed", "booked", "seats_taken"]
+        assert rows[0]["booking_id"] == sold[0].booking_id and rows[3]["conflicts"] == [1]
+        take = life_sql.Take(1, [(1, 1)], "u", key="key-1", body=5)
+        (row,) = life_sql.take(router, [take], epoch=1)
+        assert (row["outcome"], row["status"], row["amount"]) == ("replayed", "confirmed", 0)
+        ticket = (1, sold[0].booking_id)
+        rows = life_sql.change(router, [life_sql.Change(ticket, "transfer", text="w"),
+                                        life_sql.Change(ticket, "cancel", "w")], epoch=1)
+        assert [(row["outcome"], row["status"]) for row in rows] == [
+            ("ok", "confirmed"), ("ok", "cancelled")]
+        life_sql.check_tables(router)
 
 
 def test_status_only_looks(cluster):

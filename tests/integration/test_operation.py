@@ -11,7 +11,7 @@ import base64
 import hashlib
 import re
 
-from harness import http_request, short
+from harness import ROOT, http_request, short
 from wire import Wire, booking
 
 CLUSTER = {"replicas": 1, "settings": {"reads.seatmap_recent_ms": 0}}
@@ -134,7 +134,41 @@ def test_metrics(cluster):
     assert parse_metrics(http_request(cluster.admin_port, "GET", "/metrics").body.decode())
 
 
+# ---- the command line ----------------------------------------------------------------------------
+
+
+@short
+def test_help_fits_a_terminal(cluster):
+    """Every command that --help names tells its own usage, none wider than 80 columns."""
+    overview = cluster.seatgrid("--help").stdout
+    commands = re.findall(r"^  ([a-z-]+)  ", overview, re.M)
+    assert {"serve", "worker", "mockpay", "dev"} <= set(commands), overview
+    for command in ["", *commands]:
+        text = cluster.seatgrid(*command.split(), "--help").stdout
+        assert text.startswith(f"Usage: seatgrid {command}"), (command, text)
+        wide = [line for line in text.splitlines() if len(line) > 80]
+        assert not wide, (command, wide)
+
+
 # ---- health and documents ------------------------------------------------------------------------
+
+
+def test_documents_name_what_there_is():
+    """Every metric and every setting that the documents name exists."""
+    metrics = set(re.findall(r'"(seatgrid_\w+)"', (ROOT / "base/metrics.h").read_text()))
+    example = (ROOT / "configs/seatgrid.example.cfg").read_text()
+    settings = {(section, key) for section, body in
+                re.findall(r"^(\w+) = \{\n(.*?)^\};", example, re.MULTILINE | re.DOTALL)
+                for key in re.findall(r"^    (\w+) =", body, re.MULTILINE)}
+    sections = {section for section, _ in settings}
+    assert metrics and {"payment", "queue", "holds"} <= sections, sections
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        text = page.read_text()
+        named = set(re.findall(r"`(seatgrid_[a-z_]+)", text))
+        assert named <= metrics, (page.name, named - metrics)
+        named = {found for found in re.findall(r"`([a-z]+)\.([a-z_]+)`", text)
+                 if found[0] in sections}
+        assert named <= settings, (page.name, named - settings)
 
 
 @short

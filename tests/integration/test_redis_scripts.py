@@ -567,6 +567,38 @@ def test_lines_of_changes():
         assert message() == "alpha.7 100-1 110-1 5 3 0 2 x:2"    # so a reader of 91-1 looks again
 
 
+def test_notes_of_bookings():
+    """What became of a booking stands before its line, and beside it in the history."""
+    booking = "01973c6e-25a1-7c7c-8f00-0123456789ab"
+    with Scripts() as redis, redis.server.client() as subscriber:
+        subscriber("SUBSCRIBE", LIVE)
+
+        def lines():
+            return subscriber.read()[2].split("\n")
+
+        redis.redis("SET", WATCHED, 1)
+        redis.event((place(10), 3, 5, "grid"))
+        assert lines() == ["alpha.7 0-0 10-1 15 15 0 0 resync"]
+        redis.event((place(20), 2, 0, f"h:4,5 {booking} held"), (place(21), 0, 1, "x:6"),
+                    (place(22), -2, 0, f".:4,5 {booking} expired"),
+                    (place(23), 0, 0, f"- {booking} failed"))
+        assert lines() == [f"b {booking} held", "alpha.7 10-1 20-1 15 13 2 0 h:4,5",
+                           "alpha.7 20-1 21-1 15 12 2 1 x:6",
+                           f"b {booking} expired", "alpha.7 21-1 22-1 15 14 0 1 .:4,5",
+                           f"b {booking} failed", "alpha.7 22-1 23-1 15 14 0 1 -"]
+        assert redis.counters() == (15, 14, 0, 1)
+        assert redis.redis("XRANGE", CHANGES, "20-1", "+") == [
+            ["20-1", ["c", "alpha.7 10-1 20-1 15 13 2 0 h:4,5", "b", f"{booking} held"]],
+            ["21-1", ["c", "alpha.7 20-1 21-1 15 12 2 1 x:6"]],
+            ["22-1", ["c", "alpha.7 21-1 22-1 15 14 0 1 .:4,5", "b", f"{booking} expired"]],
+            ["23-1", ["c", "alpha.7 22-1 23-1 15 14 0 1 -", "b", f"{booking} failed"]]]
+        redis.event((place(30), 0, 0, "gone"), (place(31), 0, 1, f"x:1 {booking} confirmed"))
+        assert lines() == ["alpha.7 23-1 30-1 0 0 0 0 gone",      # a sale of what is not there
+                           f"b {booking} confirmed", "alpha.7 30-1 31-1 0 0 0 0 -"]
+        redis.event(*[(place(40 + n), 0, 0, f"- {booking} failed") for n in range(5)], history=4)
+        assert lines() == ["alpha.7 31-1 44-1 0 0 0 0 gone"]      # too many for notes
+
+
 def test_readers_know_what_they_missed():
     """Random life, watched now and then: a reader who sees each PREV has seen every change."""
     rng = random.Random(99)
