@@ -19,6 +19,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
+import booking_life  # noqa: E402
 import cdc  # noqa: E402
 import load  # noqa: E402
 import reloads  # noqa: E402
@@ -32,7 +33,7 @@ GRID = 1000             # rows and columns of the events that bookings walk thro
 
 
 class Plan:
-    """How long and how often: the default stays under twelve minutes, --quick under two."""
+    """How long and how often: the default stays under fifteen minutes, --quick under three."""
 
     def __init__(self, quick):
         self.rounds = 1 if quick else 3
@@ -44,6 +45,7 @@ class Plan:
         self.router_blocks = 8 if quick else 60
         self.reload_requests = 100_000 if quick else 1_000_000
         self.reloads = 100 if quick else 1000
+        self.hot_halls = 1 if quick else 3              # a round, for the best seats
         self.backlog = 100_000 if quick else 400_000
         self.reseed = 200_000 if quick else 1_000_000
         self.timed_reloads = 10 if quick else 30
@@ -403,15 +405,28 @@ def live(bench):
     cdc.live(bench)
 
 
+def life(bench):
+    booking_life.life(bench)
+
+
+def best(bench):
+    booking_life.best(bench)
+
+
+def queued(bench):
+    booking_life.queued(bench)
+
+
 ROWS = {"bookings": bookings, "hot": hot, "seatmap": seatmap, "soldout": soldout,
         "router": router, "reload": reload, "rate": rate,
-        "cdc": consumer, "tickets": tickets, "live": live}
+        "cdc": consumer, "tickets": tickets, "live": live,
+        "life": life, "best": best, "queue": queued}
 
 
 def parse_arguments():
     parser = argparse.ArgumentParser(prog="bench", description="SeatGrid's figures, each beside "
                                      "its baseline of the same run.")
-    parser.add_argument("--quick", action="store_true", help="about two minutes, one round each")
+    parser.add_argument("--quick", action="store_true", help="about three minutes, one round each")
     parser.add_argument("--only", action="append", choices=ROWS, metavar="NAME",
                         help=f"one of {', '.join(ROWS)}; may be repeated")
     parser.add_argument("--json", metavar="FILE", help="write the results as JSON")

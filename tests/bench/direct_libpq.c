@@ -3,8 +3,8 @@
  * straight to PostgreSQL, in alternating blocks of one run, so that a noisy machine is fair to
  * both.
  *
- *   block: router  keep-alive connection ── POST /book ──> seatgrid ── book_batch ──> primary
- *   block: direct  libpq, prepared, binary parameters ──── book_batch ──────────────> primary
+ *   block: router  keep-alive connection ── POST /book ──> seatgrid ── take_batch ──> primary
+ *   block: direct  libpq, prepared, binary parameters ──── take_batch ──────────────> primary
  *   block: hop     the same connection ──── GET /healthz ──> seatgrid
  *
  * The direct arm prepares what the router prepares (router/statements.h) with the arguments that a
@@ -155,7 +155,7 @@ static void request_hop(struct compare *compare)
 
 static enum statement direct_statement(const struct compare *compare)
 {
-    return compare->reads ? STATEMENT_SEATMAP : STATEMENT_BOOK_BATCH;
+    return compare->reads ? STATEMENT_SEATMAP : STATEMENT_TAKE_BATCH;
 }
 
 static void open_direct(struct compare *compare)
@@ -206,7 +206,7 @@ static void array_of_one_bool(struct params *params, bool value)
     params_array_end(params);
 }
 
-/* The arguments of book_batch for one request of one seat. */
+/* The arguments of take_batch for one request of one seat. */
 static void fill_booking(struct compare *compare)
 {
     struct params *params = &compare->params;
@@ -222,9 +222,14 @@ static void fill_booking(struct compare *compare)
     array_of_one_i64(params, 1);
     array_of_one_bool(params, false);
     array_of_one_bool(params, false);
+    params_array_begin(params, PARAMS_INT8, 1);
+    params_array_null(params);
+    params_array_end(params);
+    array_of_one_text(params, NULL);
     array_of_one_i32(params, 1);
     array_of_one_i32(params, (int32_t)((seat - 1) / compare->cols + 1));
     array_of_one_i32(params, (int32_t)((seat - 1) % compare->cols + 1));
+    params_i64(params, 0);
 }
 
 static void request_direct(struct compare *compare)

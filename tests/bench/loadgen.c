@@ -2,9 +2,9 @@
  * A load generator: many HTTP clients on one thread, cheap enough to share two cores with the
  * server that it measures.
  *
- *   clock ─> due client ─> traffic: what to ask ─> socket ─> answer ─> tally ─> JSON on stdout
- *               ^                                               │
- *               └── pause, or at once, or the next arrival ─────┘
+ *   clock ─> due client ─> loadgen_traffic.h: what to ask ─> socket ─> loadgen_answer.h ─> tally
+ *               ^                                                            │             │
+ *               └─────────── pause, or at once, or the next arrival ─────────┘   loadgen_report.h
  *
  * In come options (--help), out goes one JSON object. Closed loop: every client waits for its
  * answer, then pauses. Open loop (--rate): requests have intended times on a fixed grid and a
@@ -26,200 +26,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/epoll.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "tests/bench/histogram.h"
-#include "tests/bench/loadgen_options.h"
+#include "tests/bench/loadgen_answer.h"
+#include "tests/bench/loadgen_report.h"
+#include "tests/bench/loadgen_run.h"
+#include "tests/bench/loadgen_traffic.h"
 
-#define SECOND_NS INT64_C(1000000000)
-#define MS_NS INT64_C(1000000)
-#define HEAD_MAX 4096
-#define OUT_MAX 8192
 #define EVENTS_PER_WAIT 256
 #define RECONNECT_PAUSE_NS (10 * MS_NS)
-
-/* --- what is asked for and what is running ---------------------------------------------------- */
-
-enum client_state { CLIENT_CLOSED, CLIENT_CONNECTING, CLIENT_IDLE, CLIENT_WAITING };
-
-struct client {
-    enum client_state state;
-    int fd;
-    bool wants;          /* has a request to send once it is connected */
-    bool closes;         /* the server said Connection: close */
-    int64_t intended_ns; /* latencies run from here */
-    int64_t asked_ns;
-    int64_t map_version;
-    size_t event; /* index of the event asked about, event_count for none */
-    size_t out_len, out_done;
-    size_t head_len;
-    size_t body_left;
-    bool in_body;
-    int status;
-    char out[OUT_MAX];
-    char head[HEAD_MAX + 1];
-};
-
-/* A client that rests. All rests are equally long, so a ring keeps them in the order of time. */
-struct pause {
-    int64_t due_ns;
-    size_t client;
-};
-
-struct tally {
-    uint64_t asked, answers, dropped, timeouts, connect_errors, garbage, connects;
-    uint64_t misrouted, unrouted, version_backwards;
-    int64_t version_min, version_max;
-    uint64_t walk_wrapped;
-    uint64_t statuses[600];
-    uint64_t bytes;
-    struct histogram all, hold, ok, refused;
-};
-
-struct run {
-    struct options options;
-    int epoll_fd;
-    struct client *clients;
-    struct pause *pauses;
-    size_t pause_head, pause_count;
-    size_t started; /* clients that came up */
-    size_t waiting; /* clients with a request under way */
-    uint64_t walked;
-    uint64_t random_state;
-    int64_t start_ns, hold_ns, end_ns, last_answer_ns, hold_answer_ns;
-    struct tally tally;
-    char scratch[1 << 18];
-};
-
-static int64_t now_ns(void)
-{
-    struct timespec ts;
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (int64_t)ts.tv_sec * SECOND_NS + ts.tv_nsec;
-}
-
-static uint64_t random_next(struct run *run)
-{
-    uint64_t x = run->random_state += UINT64_C(0x9e3779b97f4a7c15);
-    x = (x ^ (x >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-    x = (x ^ (x >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return x ^ (x >> 31);
-}
-
-static int64_t random_below(struct run *run, int64_t bound)
-{
-    return (int64_t)(random_next(run) % (uint64_t)bound);
-}
-
-/* --- traffic: the next request of a client ---------------------------------------------------- */
-
-static void write_get(struct run *run, struct client *client, const char *path)
-{
-    client->out_len =
-        (size_t)snprintf(client->out, OUT_MAX, "GET %s HTTP/1.1\r\nHost: bench\r\n%s\r\n", path,
-                         run->options.headers);
-}
-
-static void write_booking(struct run *run, struct client *client, const int64_t *seats,
-                          int64_t count)
-{
-    char body[OUT_MAX / 2];
-    const struct options *options = &run->options;
-    size_t len = (size_t)snprintf(body, sizeof(body),
-                                  "{\"eventId\":%" PRId64 ",\"userId\":\"u-%td\",\"seats\":[",
-                                  options->events[client->event].id, client - run->clients);
-    for (int64_t i = 0; i < count; i++)
-        len += (size_t)snprintf(
-            body + len, sizeof(body) - len, "%s{\"row\":%" PRId64 ",\"col\":%" PRId64 "}",
-            i ? "," : "", (seats[i] - 1) / options->cols + 1, (seats[i] - 1) % options->cols + 1);
-    len += (size_t)snprintf(body + len, sizeof(body) - len, "]}");
-    client->out_len = (size_t)snprintf(client->out, OUT_MAX,
-                                       "POST /book HTTP/1.1\r\nHost: bench\r\n"
-                                       "Content-Type: application/json\r\n"
-                                       "Content-Length: %zu\r\n%s\r\n%s",
-                                       len, options->headers, body);
-}
-
-static int64_t seats_wanted(struct run *run)
-{
-    const struct options *options = &run->options;
-    return options->seats_min + random_below(run, options->seats_max - options->seats_min + 1);
-}
-
-/* The n-th booking takes the next free seats of the n-th event: every one is a sale. */
-static void write_walk(struct run *run, struct client *client)
-{
-    const struct options *options = &run->options;
-    int64_t seats[SEATS_MAX];
-    uint64_t turn = run->walked++;
-    int64_t total = options->rows * options->cols;
-    int64_t seat =
-        options->first_seat + (int64_t)(turn / options->event_count) * options->seats_max;
-    int64_t count = seats_wanted(run);
-    client->event = turn % options->event_count;
-    for (int64_t i = 0; i < count; i++, seat++) {
-        if (seat == total + 1)
-            run->tally.walk_wrapped++;
-        seats[i] = (seat - 1) % total + 1;
-    }
-    write_booking(run, client, seats, count);
-}
-
-/* Any seats of any event of the list; none twice within a request. */
-static void write_random(struct run *run, struct client *client)
-{
-    const struct options *options = &run->options;
-    int64_t seats[SEATS_MAX];
-    int64_t count = seats_wanted(run);
-    client->event = (size_t)random_below(run, (int64_t)options->event_count);
-    for (int64_t i = 0; i < count;) {
-        int64_t seat = 1 + random_below(run, options->rows * options->cols);
-        int64_t k = 0;
-        while (k < i && seats[k] != seat)
-            k++;
-        if (k == i)
-            seats[i++] = seat;
-    }
-    write_booking(run, client, seats, count);
-}
-
-static void write_mixed(struct run *run, struct client *client)
-{
-    const struct options *options = &run->options;
-    if (random_below(run, 100) >= options->read_percent) {
-        write_walk(run, client);
-        return;
-    }
-    char path[64];
-    client->event = (size_t)random_below(run, (int64_t)options->event_count);
-    snprintf(path, sizeof(path), "/events/%" PRId64 "/seats", options->events[client->event].id);
-    write_get(run, client, path);
-}
-
-static void write_request(struct run *run, struct client *client)
-{
-    client->event = run->options.event_count;
-    client->out_done = 0;
-    switch (run->options.traffic) {
-    case TRAFFIC_GET:
-        write_get(run, client, run->options.path);
-        break;
-    case TRAFFIC_WALK:
-        write_walk(run, client);
-        break;
-    case TRAFFIC_RANDOM:
-        write_random(run, client);
-        break;
-    case TRAFFIC_MIXED:
-        write_mixed(run, client);
-        break;
-    }
-}
 
 /* --- clients: connect, send, wait, pause ------------------------------------------------------ */
 
@@ -290,7 +107,7 @@ static void send_request(struct run *run, struct client *client)
 {
     client->wants = false;
     client->state = CLIENT_WAITING;
-    write_request(run, client);
+    loadgen_write_request(run, client);
     send_rest(run, client);
 }
 
@@ -328,106 +145,10 @@ static void client_ready(struct run *run, struct client *client, int64_t now)
 
 /* --- answers ---------------------------------------------------------------------------------- */
 
-static void check_route(struct run *run, struct client *client, const char *shard, size_t len)
-{
-    const struct event_row *event = &run->options.events[client->event];
-    if (!event->shard[0])
-        return;
-    if (!shard)
-        run->tally.unrouted++;
-    else if (strlen(event->shard) != len || memcmp(event->shard, shard, len) != 0)
-        run->tally.misrouted++;
-}
-
-/* On one connection, which one worker serves, the map never goes back in time. */
-static void check_version(struct run *run, struct client *client, int64_t version)
-{
-    struct tally *tally = &run->tally;
-    if (version < client->map_version)
-        tally->version_backwards++;
-    client->map_version = version;
-    if (!tally->version_min || version < tally->version_min)
-        tally->version_min = version;
-    if (version > tally->version_max)
-        tally->version_max = version;
-}
-
-/* status, Location or -, and what was asked: the body, or - */
-static void log_answer(const struct run *run, const struct client *client, const char *location,
-                       size_t len)
-{
-    const char *body = strstr(client->out, "\r\n\r\n") + 4;
-    fprintf(run->options.log, "%d\t%.*s\t%s\n", client->status, location ? (int)len : 1,
-            location ? location : "-", *body ? body : "-");
-}
-
-static bool header_is(const char *line, size_t len, const char *name)
-{
-    size_t name_len = strlen(name);
-    return len > name_len && line[name_len] == ':' && strncasecmp(line, name, name_len) == 0;
-}
-
-/* Reads status and headers of client->head; false if this is no answer we understand. */
-static bool read_head(struct run *run, struct client *client, size_t head_len)
-{
-    const char *shard = NULL, *location = NULL;
-    size_t shard_len = 0, location_len = 0;
-    bool length_known = false;
-    char *line = client->head;
-    char *end = client->head + head_len;
-
-    if (head_len < 15 || memcmp(line, "HTTP/1.", 7) != 0)
-        return false;
-    client->status = atoi(line + 9);
-    if (client->status < 100 || client->status > 599)
-        return false;
-    client->body_left = 0;
-    while ((line = memchr(line, '\n', (size_t)(end - line))) && *++line != '\r') {
-        char *line_end = memchr(line, '\r', (size_t)(end - line));
-        size_t len = line_end ? (size_t)(line_end - line) : 0;
-        char *colon = memchr(line, ':', len);
-        if (!colon)
-            return false;
-        char *value = colon + 1 + strspn(colon + 1, " ");
-        size_t value_len = (size_t)(line_end - value);
-        if (header_is(line, len, "Content-Length")) {
-            client->body_left = strtoull(value, NULL, 10);
-            length_known = true;
-        } else if (header_is(line, len, "Connection")) {
-            client->closes = strncasecmp(value, "close", 5) == 0;
-        } else if (header_is(line, len, "SeatGrid-Shard")) {
-            shard = value;
-            shard_len = value_len;
-        } else if (header_is(line, len, "SeatGrid-Map-Version")) {
-            check_version(run, client, strtoll(value, NULL, 10));
-        } else if (header_is(line, len, "Location")) {
-            location = value;
-            location_len = value_len;
-        }
-    }
-    if (client->event < run->options.event_count)
-        check_route(run, client, shard, shard_len);
-    if (run->options.log)
-        log_answer(run, client, location, location_len);
-    if (client->status == 304 || client->status == 204)
-        client->body_left = 0;
-    return length_known || client->status == 304 || client->status == 204;
-}
-
 static void on_answer(struct run *run, struct client *client)
 {
-    struct tally *tally = &run->tally;
     int64_t now = now_ns();
-    int64_t latency = now - client->intended_ns;
-    tally->answers++;
-    tally->statuses[client->status]++;
-    histogram_add(&tally->all, latency);
-    histogram_add(client->status < 400 ? &tally->ok : &tally->refused, latency);
-    if (client->intended_ns >= run->hold_ns && client->intended_ns < run->end_ns) {
-        histogram_add(&tally->hold, latency);
-        run->hold_answer_ns = now;
-    }
-    run->last_answer_ns = now;
+    loadgen_count_answer(run, client, now);
     run->waiting--;
     client->state = CLIENT_IDLE;
     client->in_body = false;
@@ -450,7 +171,7 @@ static bool take(struct run *run, struct client *client, const char *data, size_
             return client->head_len < HEAD_MAX;
         size_t head_len = (size_t)(blank - client->head) + 4;
         client->head[client->head_len] = '\0';
-        if (client->state != CLIENT_WAITING || !read_head(run, client, head_len))
+        if (client->state != CLIENT_WAITING || !loadgen_read_head(run, client, head_len))
             return false;
         client->in_body = true;
         data += head_len - before;
@@ -555,17 +276,10 @@ static int64_t feed_closed_loop(struct run *run, int64_t now)
     return next_ns;
 }
 
-static uint64_t arrivals(const struct options *options)
-{
-    uint64_t fit = (uint64_t)(options->rate * options->hold_ms / 1000);
-    return options->requests && (uint64_t)options->requests < fit ? (uint64_t)options->requests
-                                                                  : fit;
-}
-
 /* Arrival k is due at start + k / rate, whether or not a client is free to carry it. */
 static int64_t feed_open_loop(struct run *run, int64_t now)
 {
-    uint64_t total = arrivals(&run->options);
+    uint64_t total = loadgen_arrivals(&run->options);
     while (run->tally.asked < total) {
         int64_t due_ns = run->start_ns + (int64_t)((double)run->tally.asked * (double)SECOND_NS /
                                                    (double)run->options.rate);
@@ -584,7 +298,7 @@ static bool finished(const struct run *run, int64_t now)
     if (now > run->end_ns + options->timeout_ms * MS_NS)
         return true;
     if (options->rate)
-        return run->tally.asked >= arrivals(options) && run->waiting == 0;
+        return run->tally.asked >= loadgen_arrivals(options) && run->waiting == 0;
     return !may_send(run, now) && run->waiting == 0;
 }
 
@@ -644,77 +358,6 @@ static void run_load(struct run *run)
     }
 }
 
-/* --- report ----------------------------------------------------------------------------------- */
-
-static double cpu_seconds(void)
-{
-    struct rusage usage;
-    getrusage(RUSAGE_SELF, &usage);
-    return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
-           (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
-}
-
-static void print_rate(const char *name, uint64_t count, int64_t from_ns, int64_t to_ns)
-{
-    double seconds = to_ns > from_ns ? (double)(to_ns - from_ns) / (double)SECOND_NS : 0;
-    printf(
-        "\"%s\": {\"answers\": %ju, \"seconds\": %.3f, \"answers_per_s\": %.1f, \"latency_ms\": ",
-        name, (uintmax_t)count, seconds, seconds > 0 ? (double)count / seconds : 0.0);
-}
-
-static void print_counters(const struct run *run)
-{
-    const struct tally *tally = &run->tally;
-    const struct {
-        const char *name;
-        uint64_t value;
-    } counters[] = {{"asked", tally->asked},
-                    {"answers", tally->answers},
-                    {"dropped", tally->dropped},
-                    {"timeouts", tally->timeouts},
-                    {"garbage", tally->garbage},
-                    {"unanswered", run->waiting},
-                    {"unsent", run->options.rate ? arrivals(&run->options) - tally->asked : 0},
-                    {"connects", tally->connects},
-                    {"connect_errors", tally->connect_errors},
-                    {"misrouted", tally->misrouted},
-                    {"unrouted", tally->unrouted},
-                    {"map_version_backwards", tally->version_backwards},
-                    {"map_version_min", (uint64_t)tally->version_min},
-                    {"map_version_max", (uint64_t)tally->version_max},
-                    {"walk_wrapped", tally->walk_wrapped},
-                    {"walked", run->walked},
-                    {"bytes", tally->bytes}};
-    for (size_t i = 0; i < sizeof(counters) / sizeof(counters[0]); i++)
-        printf("\"%s\": %ju,\n ", counters[i].name, (uintmax_t)counters[i].value);
-}
-
-static void print_report(const struct run *run)
-{
-    const struct tally *tally = &run->tally;
-    printf("{");
-    print_counters(run);
-    printf("\"cpu_seconds\": %.3f,\n \"statuses\": {", cpu_seconds());
-    const char *comma = "";
-    for (int i = 0; i < 600; i++) {
-        if (!tally->statuses[i])
-            continue;
-        printf("%s\"%d\": %ju", comma, i, (uintmax_t)tally->statuses[i]);
-        comma = ", ";
-    }
-    printf("},\n ");
-    print_rate("run", tally->answers, run->start_ns, run->last_answer_ns);
-    histogram_print(&tally->all);
-    printf("},\n ");
-    print_rate("hold", tally->hold.count, run->hold_ns, run->hold_answer_ns);
-    histogram_print(&tally->hold);
-    printf("},\n \"ok_latency_ms\": ");
-    histogram_print(&tally->ok);
-    printf(",\n \"refused_latency_ms\": ");
-    histogram_print(&tally->refused);
-    printf("}\n");
-}
-
 int main(int argc, char **argv)
 {
     static struct run run = {.options = {.path = "/healthz",
@@ -738,7 +381,7 @@ int main(int argc, char **argv)
         return 1;
     }
     run_load(&run);
-    print_report(&run);
+    loadgen_report(&run);
     if (run.options.log)
         fclose(run.options.log);
     for (size_t i = 0; i < (size_t)run.options.connections; i++)

@@ -26,7 +26,8 @@
 #define SEATS_MAX 100
 #define HEADERS_MAX 2048
 
-enum traffic { TRAFFIC_GET, TRAFFIC_WALK, TRAFFIC_RANDOM, TRAFFIC_MIXED };
+enum traffic { TRAFFIC_GET, TRAFFIC_WALK, TRAFFIC_RANDOM, TRAFFIC_MIXED, TRAFFIC_BEST };
+enum take { TAKE_BOOK, TAKE_HOLD, TAKE_PAIR };
 
 struct event_row {
     int64_t id;
@@ -36,6 +37,7 @@ struct event_row {
 struct options {
     struct sockaddr_in address;
     enum traffic traffic;
+    enum take take;
     const char *path;
     char headers[HEADERS_MAX];
     struct event_row *events;
@@ -62,6 +64,11 @@ static const char usage_text[] =
     "  walk     POST /book: the n-th request takes the next seats of the n-th event\n"
     "  random   POST /book: any seats of any event\n"
     "  mixed    --read-percent of GET /events/ID/seats, the rest as walk\n"
+    "  best     POST /book: the best seats side by side, of one event after the other\n"
+    "and how (--take)\n"
+    "  book     POST /book (the default)\n"
+    "  hold     POST /events/ID/holds\n"
+    "  pair     POST /events/ID/holds, then POST .../confirm\n"
     "\n"
     "  --path PATH          for get (/healthz)\n"
     "  --header 'N: V'      added to every request; may be repeated\n"
@@ -153,14 +160,27 @@ static void parse_seats(struct options *options, char *text)
         dash ? parse_number("--seats", dash, options->seats_min, SEATS_MAX) : options->seats_min;
 }
 
+/* Which of the names the text is. */
+static size_t parse_name(const char *option, const char *text, const char *const *names,
+                         size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(text, names[i]) == 0)
+            return i;
+    fail_usage(option, text);
+    return 0;
+}
+
 static enum traffic parse_traffic(const char *text)
 {
-    static const char *const names[] = {"get", "walk", "random", "mixed"};
-    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-        if (strcmp(text, names[i]) == 0)
-            return (enum traffic)i;
-    fail_usage("--traffic", text);
-    return TRAFFIC_GET;
+    static const char *const names[] = {"get", "walk", "random", "mixed", "best"};
+    return (enum traffic)parse_name("--traffic", text, names, sizeof(names) / sizeof(names[0]));
+}
+
+static enum take parse_take(const char *text)
+{
+    static const char *const names[] = {"book", "hold", "pair"};
+    return (enum take)parse_name("--take", text, names, sizeof(names) / sizeof(names[0]));
 }
 
 static void add_header(struct options *options, const char *text)
@@ -180,6 +200,7 @@ static void open_log(struct options *options, const char *path)
 
 enum option_id {
     OPT_TRAFFIC = 256,
+    OPT_TAKE,
     OPT_PATH,
     OPT_HEADER,
     OPT_EVENTS,
@@ -218,6 +239,9 @@ static void take_option(struct options *options, int id, char *value)
     case OPT_TRAFFIC:
         options->traffic = parse_traffic(value);
         break;
+    case OPT_TAKE:
+        options->take = parse_take(value);
+        break;
     case OPT_PATH:
         options->path = value;
         break;
@@ -254,8 +278,9 @@ static void take_option(struct options *options, int id, char *value)
 
 static void loadgen_options_parse(struct options *options, int argc, char **argv)
 {
-    struct option table[NUMBER_OPTIONS + 10] = {
+    struct option table[NUMBER_OPTIONS + 11] = {
         {"traffic", required_argument, NULL, OPT_TRAFFIC},
+        {"take", required_argument, NULL, OPT_TAKE},
         {"path", required_argument, NULL, OPT_PATH},
         {"header", required_argument, NULL, OPT_HEADER},
         {"events", required_argument, NULL, OPT_EVENTS},
@@ -266,7 +291,7 @@ static void loadgen_options_parse(struct options *options, int argc, char **argv
         {"help", no_argument, NULL, OPT_HELP},
     };
     for (size_t i = 0; i < NUMBER_OPTIONS; i++)
-        table[9 + i] =
+        table[10 + i] =
             (struct option){number_options[i].name, required_argument, NULL, OPT_NUMBER + (int)i};
     for (int id; (id = getopt_long(argc, argv, "", table, NULL)) != -1;)
         take_option(options, id, optarg);

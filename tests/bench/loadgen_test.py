@@ -187,6 +187,42 @@ class LoadgenTest(unittest.TestCase):
         self.assertEqual(sorted(line[2] for line in lines),
                          sorted(body for _, body in self.server.requests))
 
+    def test_pairs_confirm_what_they_hold(self):
+        def script(n, head, _):
+            if "/confirm" in head.decode():
+                return [answer(410 if n % 7 == 0 else 200)]
+            if n % 5 == 0:
+                return [answer(409, Location="/events/3/bookings/nothing")]
+            return [answer(201, Location=f"/events/3/bookings/b-{n}")]
+        raw = self.run_against(script, traffic="walk", take="pair", event=3, rows=1000,
+                               connections=1)
+        held, confirmed = None, 0
+        for n, (head, text) in enumerate(self.server.requests):
+            path, body = head.split(" ")[1], json.loads(text)
+            self.assertEqual(body["userId"], "u-0")
+            if held:
+                self.assertEqual((path, list(body)), (f"/events/3/bookings/{held}/confirm", ["userId"]))
+                held, confirmed = None, confirmed + (n % 7 != 0)
+            else:
+                self.assertEqual((path, sorted(body)), ("/events/3/holds", ["seats", "userId"]))
+                held = f"b-{n}" if n % 5 else None
+        self.assertEqual(raw["pairs"], confirmed)
+        self.assertGreater(confirmed, 30)
+
+    def test_best_leaves_the_choice_to_the_server(self):
+        with tempfile.NamedTemporaryFile("w") as events:
+            events.write("7\n9\n")
+            events.flush()
+            self.run_against(lambda *_: [answer(201)], traffic="best", seats="2", events=events.name)
+            bodies = [json.loads(text) for _, text in self.server.requests]
+            self.assertEqual(sorted(body["eventId"] for body in bodies), [7] * 50 + [9] * 50)
+            self.assertTrue(all(body["best"] == [{"quantity": 2, "together": True}]
+                                for body in bodies))
+            self.run_against(lambda *_: [answer(201)], traffic="best", take="hold", seats="2",
+                             events=events.name)
+        paths = {head.split(" ")[1] for head, _ in self.server.requests}
+        self.assertEqual(paths, {"/events/7/holds", "/events/9/holds"})
+
     def test_open_loop_charges_a_stall_to_those_it_delayed(self):
         def script(n, *_):
             if n == 100:

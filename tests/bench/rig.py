@@ -30,7 +30,8 @@ class Rig:
     workers = os.cpu_count()    # the default of `seatgrid serve`: one a core
 
     def __init__(self):
-        self.cluster = harness.Cluster(start=False)     # the consumer: see consume()
+        self.cluster = harness.Cluster(start=False, queue=True)     # the consumer: see consume()
+        self.cluster.queue = False      # its ports are reserved: see queue()
         self.cluster.settings = self._settings({})
         self.ports = harness.Ports(2)
         self._files = {}
@@ -79,6 +80,21 @@ class Rig:
         else:
             flags.append("--no-cdc")
             self.cluster.stop("cdc")
+
+    def queue(self):
+        """RabbitMQ and `seatgrid worker` beside `seatgrid serve`, from now on."""
+        if not self.cluster.queue:
+            self.cluster.down()
+            self.cluster.queue = True
+            self.cluster.up()
+            self.pid = self.cluster.pid("serve")
+
+    def work(self, running):
+        """Starts or stops the worker."""
+        if running:
+            self.cluster.start("worker")
+        else:
+            self.cluster.stop("worker")
 
     def wait_ready(self):
         self.cluster.wait_ready(60)
@@ -157,8 +173,10 @@ class Rig:
         a claim without its booking, a booking without one of its claims."""
         return sum(int(self.sql(shard, """
             SELECT count(*) FROM (SELECT event_id, unnest(seats) AS seat_no, booking_id
-                                    FROM bookings WHERE status = 'confirmed') b
-              FULL JOIN claims c USING (event_id, seat_no)
+                                    FROM bookings WHERE status = 'confirmed'
+                                      OR status = 'held' AND expires_at > now()) b
+              FULL JOIN (SELECT * FROM claims WHERE state = 'booked' OR held_until > now()) c
+             USING (event_id, seat_no)
              WHERE b.booking_id IS DISTINCT FROM c.booking_id""")[0][0]) for shard in SHARDS)
 
     # ---- the shard map ---------------------------------------------------------------------------
