@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "api/http_decode.h"
 #include "api/ids.h"
 #include "api/mockpay_server.h"
 #include "base/log.h"
@@ -54,15 +53,9 @@ static bool set_field(struct behaviour *behaviour, const char *option, const cha
 
 static int run(struct mockpay_options *options, const char *secret_file)
 {
-    char host[HTTP_HOST_MAX];
-    char port[HTTP_PORT_MAX];
     char error_text[256];
     if (!options->listen || !secret_file) {
         fprintf(stderr, "seatgrid: --listen and --secret-file are needed\n%s", usage);
-        return 2;
-    }
-    if (http_address_split(options->listen, host, port) != SG_OK) {
-        fprintf(stderr, "seatgrid: --listen: '%s' is not host:port\n", options->listen);
         return 2;
     }
     if (!behaviour_is_whole(&options->behaviour)) {
@@ -96,19 +89,20 @@ int cli_mockpay(int argc, char **argv)
 {
     static struct mockpay_options mockpay;
     const char *secret_file = NULL;
-    const struct cli_option options[] = {{.name = "listen", .text = &mockpay.listen},
-                                         {.name = "secret-file", .text = &secret_file},
-                                         {.name = "state", .text = &mockpay.journal},
-                                         BEHAVIOUR("delay-ms"),
-                                         BEHAVIOUR("success"),
-                                         BEHAVIOUR("silent"),
-                                         BEHAVIOUR("pending"),
-                                         BEHAVIOUR("duplicate-callbacks"),
-                                         BEHAVIOUR("late-callbacks"),
-                                         BEHAVIOUR("late-ms"),
-                                         BEHAVIOUR("lose-callbacks"),
-                                         BEHAVIOUR("seed"),
-                                         {0}};
+    const struct cli_option options[] = {
+        {.name = "listen", .take = cli_take_address, .arg = &mockpay.listen},
+        {.name = "secret-file", .text = &secret_file},
+        {.name = "state", .text = &mockpay.journal},
+        BEHAVIOUR("delay-ms"),
+        BEHAVIOUR("success"),
+        BEHAVIOUR("silent"),
+        BEHAVIOUR("pending"),
+        BEHAVIOUR("duplicate-callbacks"),
+        BEHAVIOUR("late-callbacks"),
+        BEHAVIOUR("late-ms"),
+        BEHAVIOUR("lose-callbacks"),
+        BEHAVIOUR("seed"),
+        {0}};
     behaviour_init(&mockpay.behaviour);
     int code = cli_options(argc, argv, usage, options, 0);
     return code >= 0 ? code : run(&mockpay, secret_file);

@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "api/http_decode.h"
+
 #define OPTIONS_MAX 31
 #define FIRST 256 /* getopt's value of the first option: behind all letters */
 
@@ -98,4 +100,16 @@ int cli_options(int argc, char **argv, const char *usage, const struct cli_optio
     }
     memmove(argv + 1, argv + optind, (size_t)(argc - optind + 1) * sizeof(*argv));
     return -1;
+}
+
+bool cli_take_address(void *arg, const char *name, const char *text)
+{
+    char host[HTTP_HOST_MAX];
+    char port[HTTP_PORT_MAX];
+    if (http_address_split(text, host, port) != SG_OK) {
+        fprintf(stderr, "seatgrid: --%s: '%s' is not host:port\n", name, text);
+        return false;
+    }
+    *(const char **)arg = text;
+    return true;
 }

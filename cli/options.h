@@ -32,4 +32,7 @@ struct cli_option {
 int cli_options(int argc, char **argv, const char *usage, const struct cli_option *options,
                 int word_max);
 
+/* A `take` for host:port; arg: the const char * that becomes the text. */
+bool cli_take_address(void *arg, const char *name, const char *text);
+
 #endif

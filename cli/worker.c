@@ -5,7 +5,6 @@
  */
 #include <stdio.h>
 
-#include "api/http_decode.h"
 #include "api/queue_server.h"
 #include "base/settings.h"
 #include "cli/cli.h"
@@ -47,17 +46,12 @@ int cli_worker(int argc, char **argv)
 {
     const char *config = NULL;
     const char *listen = NULL;
-    char host[HTTP_HOST_MAX];
-    char port[HTTP_PORT_MAX];
-    const struct cli_option options[] = {{.name = "config", .letter = 'c', .text = &config},
-                                         {.name = "listen", .text = &listen},
-                                         {0}};
+    const struct cli_option options[] = {
+        {.name = "config", .letter = 'c', .text = &config},
+        {.name = "listen", .take = cli_take_address, .arg = &listen},
+        {0}};
     int code = cli_options(argc, argv, usage, options, 0);
     if (code >= 0)
         return code;
-    if (listen && http_address_split(listen, host, port) != SG_OK) {
-        fprintf(stderr, "seatgrid: --listen: '%s' is not host:port\n", listen);
-        return 2;
-    }
     return run(config, listen);
 }

@@ -245,7 +245,7 @@ static bool same_as_last_time(const char *path, const char *text)
     return strcmp(last, text) == 0;
 }
 
-static enum sg_error write_file(struct cluster *cluster, const char *path, const char *text)
+enum sg_error configs_write_file(struct cluster *cluster, const char *path, const char *text)
 {
     FILE *file = fopen(path, "we");
     if (!file)
@@ -273,8 +273,8 @@ static enum sg_error write_config(struct cluster *cluster, const char *name, con
         cluster_say(name, "written anew for other options; the old one is %s.old", name);
     }
     *ret_changed = true;
-    enum sg_error error = write_file(cluster, path, text);
-    return error ? error : write_file(cluster, last, text);
+    enum sg_error error = configs_write_file(cluster, path, text);
+    return error ? error : configs_write_file(cluster, last, text);
 }
 
 enum sg_error configs_write(struct cluster *cluster, bool *ret_changed)

@@ -15,5 +15,7 @@
  * written for the same options stays as it is, with whatever was changed in it since; otherwise the
  * old one is kept as *.old. *ret_changed: the settings are others than before. */
 enum sg_error configs_write(struct cluster *cluster, bool *ret_changed);
+/* Writes a file anew, as this user. */
+enum sg_error configs_write_file(struct cluster *cluster, const char *path, const char *text);
 
 #endif

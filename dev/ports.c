@@ -13,15 +13,38 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "dev/process.h"
 
 #define STATE_LISTEN 0x0a
 
+static struct sockaddr_in address_of(int port)
+{
+    return (struct sockaddr_in){.sin_family = AF_INET,
+                                .sin_port = htons((uint16_t)port),
+                                .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+}
+
+size_t port_ask(int port, const char *request, size_t len, int64_t timeout_ms, char *ret_answer,
+                size_t size)
+{
+    struct sockaddr_in address = address_of(port);
+    struct timeval timeout = clock_timeval_us(timeout_ms * 1000);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return 0;
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout));
+    ssize_t got = -1;
+    if (connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0 &&
+        send(fd, request, len, MSG_NOSIGNAL) == (ssize_t)len)
+        got = recv(fd, ret_answer, size, 0);
+    close(fd);
+    return got > 0 ? (size_t)got : 0;
+}
+
 bool port_is_free(int port)
 {
-    struct sockaddr_in address = {.sin_family = AF_INET,
-                                  .sin_port = htons((uint16_t)port),
-                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in address = address_of(port);
     int one = 1;
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0)

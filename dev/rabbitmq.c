@@ -5,16 +5,16 @@
  */
 #include "dev/rabbitmq.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "dev/configs.h"
+#include "dev/ports.h"
 #include "dev/process.h"
 
 /* Not the wrapper in PATH, which insists on root or on a user of its own, and on its folders. */
@@ -56,17 +56,6 @@ static enum sg_error make_folder(struct cluster *cluster, char *ret_path)
     return SG_OK;
 }
 
-static enum sg_error write_file(struct cluster *cluster, const char *path, const char *text)
-{
-    FILE *file = fopen(path, "we");
-    if (!file)
-        return cluster_fail(cluster, "cannot write %s: %m", path);
-    fputs(text, file);
-    if (fclose(file) != 0)
-        return cluster_fail(cluster, "cannot write %s: %m", path);
-    return SG_OK;
-}
-
 static enum sg_error write_files(struct cluster *cluster, const char *folder)
 {
     char path[CLUSTER_PATH_MAX];
@@ -82,15 +71,16 @@ static enum sg_error write_files(struct cluster *cluster, const char *folder)
              "raft.wal_max_size_bytes = 33554432\n",
              cluster->rabbitmq.port);
     enum sg_error error =
-        write_file(cluster, cluster_path(path, "%.900s/rabbitmq.conf", folder), text);
+        configs_write_file(cluster, cluster_path(path, "%.900s/rabbitmq.conf", folder), text);
     if (error)
         return error;
     /* By default a channel with 32 unconfirmed messages in a quorum queue is stopped. */
-    error = write_file(cluster, cluster_path(path, "%.900s/advanced.config", folder),
-                       "[{rabbit, [{quorum_commands_soft_limit, 512}]}].\n");
+    error = configs_write_file(cluster, cluster_path(path, "%.900s/advanced.config", folder),
+                               "[{rabbit, [{quorum_commands_soft_limit, 512}]}].\n");
     if (error)
         return error;
-    return write_file(cluster, cluster_path(path, "%.900s/enabled_plugins", folder), "[].\n");
+    return configs_write_file(cluster, cluster_path(path, "%.900s/enabled_plugins", folder),
+                              "[].\n");
 }
 
 /* One program with a clean environment, so that nothing of the caller's RabbitMQ gets in. */
@@ -170,20 +160,9 @@ enum sg_error rabbitmq_begin(struct cluster *cluster)
  * name. */
 static bool greets(int port)
 {
-    struct sockaddr_in address = {.sin_family = AF_INET,
-                                  .sin_port = htons((uint16_t)port),
-                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    struct timeval timeout = clock_timeval_us(ANSWER_TIMEOUT_MS * 1000);
     char answer[8] = "";
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return false;
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout));
-    bool greeted = connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0 &&
-                   send(fd, "AMQP\0\0\x09\x01", 8, MSG_NOSIGNAL) == 8 &&
-                   recv(fd, answer, sizeof(answer), 0) > 0 && answer[0] == 1;
-    close(fd);
-    return greeted;
+    return port_ask(port, "AMQP\0\0\x09\x01", 8, ANSWER_TIMEOUT_MS, answer, sizeof(answer)) > 0 &&
+           answer[0] == 1;
 }
 
 enum sg_error rabbitmq_wait(struct cluster *cluster)

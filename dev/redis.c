@@ -5,16 +5,15 @@
  */
 #include "dev/redis.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "dev/ports.h"
 #include "dev/process.h"
 
 #define READY_TIMEOUT_MS 60000
@@ -57,20 +56,9 @@ static enum sg_error make_folder(struct cluster *cluster, char *ret_path)
 /* One PING; while it loads its data Redis answers with an error instead of +PONG. */
 static bool answers(int port)
 {
-    struct sockaddr_in address = {.sin_family = AF_INET,
-                                  .sin_port = htons((uint16_t)port),
-                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    struct timeval timeout = clock_timeval_us(ANSWER_TIMEOUT_MS * 1000);
     char answer[8] = "";
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return false;
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout));
-    bool pong = connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0 &&
-                send(fd, "PING\r\n", 6, MSG_NOSIGNAL) == 6 && recv(fd, answer, 7, 0) >= 5 &&
-                strncmp(answer, "+PONG", 5) == 0;
-    close(fd);
-    return pong;
+    return port_ask(port, "PING\r\n", 6, ANSWER_TIMEOUT_MS, answer, 7) >= 5 &&
+           strncmp(answer, "+PONG", 5) == 0;
 }
 
 static enum sg_error wait_ready(struct cluster *cluster)

@@ -111,16 +111,22 @@ static void note_moved(struct open_order *order, const struct order_moved *moved
     order->token = moved->token;
 }
 
+/* The shard has answered. False: there is nothing more to do with it. */
+static bool is_answered(struct open_order *order, const struct order_moved *moved)
+{
+    order->doing = DOING_NOTHING;
+    if (order->saga->stopping)
+        return false;
+    if (moved->error == SG_UNKNOWN_ORDER)
+        lose(order);
+    return moved->error != SG_UNKNOWN_ORDER;
+}
+
 static void on_put_off(void *arg, const struct order_moved *moved)
 {
     struct open_order *order = arg;
-    order->doing = DOING_NOTHING;
-    if (order->saga->stopping)
+    if (!is_answered(order, moved))
         return;
-    if (moved->error == SG_UNKNOWN_ORDER) {
-        lose(order);
-        return;
-    }
     if (moved->error == SG_OK && moved->moved) {
         enum saga_state state = saga_state_by_name(moved->state);
         if (state != SAGA_STATE_COUNT && state != order->state) {
@@ -231,13 +237,8 @@ static void leave(struct open_order *order)
 static void on_stepped(void *arg, const struct order_moved *moved)
 {
     struct open_order *order = arg;
-    order->doing = DOING_NOTHING;
-    if (order->saga->stopping)
+    if (!is_answered(order, moved))
         return;
-    if (moved->error == SG_UNKNOWN_ORDER) {
-        lose(order);
-        return;
-    }
     enum saga_state state =
         moved->error == SG_OK ? saga_state_by_name(moved->state) : SAGA_STATE_COUNT;
     if (state == SAGA_STATE_COUNT) {

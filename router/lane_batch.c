@@ -165,6 +165,31 @@ static void on_reply(void *arg, const struct pgreply *reply)
     }
 }
 
+void lane_encode_who(struct params *params, struct lane_op_list *ops, int32_t count)
+{
+    struct lane_op *op;
+    params_array_begin(params, PARAMS_INT8, count);
+    TAILQ_FOREACH (op, ops, place)
+        params_array_i64(params, op->event_id);
+    params_array_end(params);
+    params_array_begin(params, PARAMS_UUID, count);
+    TAILQ_FOREACH (op, ops, place)
+        params_array_uuid(params, &op->booking_id);
+    params_array_end(params);
+    params_array_begin(params, PARAMS_TEXT, count);
+    TAILQ_FOREACH (op, ops, place)
+        params_array_text(params, op->user_id);
+    params_array_end(params);
+    params_array_begin(params, PARAMS_TEXT, count);
+    TAILQ_FOREACH (op, ops, place)
+        params_array_text(params, op->idempotency_key);
+    params_array_end(params);
+    params_array_begin(params, PARAMS_INT8, count);
+    TAILQ_FOREACH (op, ops, place)
+        params_array_i64(params, op->request_hash);
+    params_array_end(params);
+}
+
 bool lane_batch_send(struct lane_slot *slot, const bool *rivals, size_t count)
 {
     struct lane *lane = lane_slot_lane(slot);

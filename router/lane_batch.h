@@ -18,6 +18,7 @@
 #include "router/statements.h"
 
 struct lane_op;
+struct lane_op_list;
 struct lane_slot;
 struct params;
 struct seat;
@@ -49,6 +50,9 @@ extern const struct lane_codec lane_change_codec; /* lane_change.c */
  * its end or to lane_again, then lane_slot_idle is called. `rivals` as batch_plan gave them. False
  * if nothing was sent. */
 bool lane_batch_send(struct lane_slot *slot, const bool *rivals, size_t count);
+/* Appends what begins the parameters of both codecs: of which event, booking and user each op is,
+ * its key, and the hash of its request. */
+void lane_encode_who(struct params *params, struct lane_op_list *ops, int32_t count);
 /* The seats named in PostgreSQL's text of an int array, e.g. "{1,3}", counted from 1 among `seats`;
  * returns how many were filled in, never more than seat_count. Shared with txn.c. */
 size_t lane_conflicts(const char *text, const struct seat *seats, size_t seat_count,

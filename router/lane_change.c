@@ -25,31 +25,6 @@ static const char *const kinds[] = {[CHANGE_CONFIRM] = "confirm",
 
 /* --- out -------------------------------------------------------------------------------------- */
 
-static void encode_who(struct params *params, struct lane_op_list *ops, int32_t count)
-{
-    struct lane_op *op;
-    params_array_begin(params, PARAMS_INT8, count);
-    TAILQ_FOREACH (op, ops, place)
-        params_array_i64(params, op->event_id);
-    params_array_end(params);
-    params_array_begin(params, PARAMS_UUID, count);
-    TAILQ_FOREACH (op, ops, place)
-        params_array_uuid(params, &op->booking_id);
-    params_array_end(params);
-    params_array_begin(params, PARAMS_TEXT, count);
-    TAILQ_FOREACH (op, ops, place)
-        params_array_text(params, op->user_id);
-    params_array_end(params);
-    params_array_begin(params, PARAMS_TEXT, count);
-    TAILQ_FOREACH (op, ops, place)
-        params_array_text(params, op->idempotency_key);
-    params_array_end(params);
-    params_array_begin(params, PARAMS_INT8, count);
-    TAILQ_FOREACH (op, ops, place)
-        params_array_i64(params, op->request_hash);
-    params_array_end(params);
-}
-
 static void encode_what(struct params *params, struct lane_op_list *ops, int32_t count)
 {
     struct lane_op *op;
@@ -75,7 +50,7 @@ static void encode(struct params *params, struct lane_slot *slot, const bool *ri
 {
     const struct settings *settings = lane_config(lane_slot_lane(slot))->settings;
     (void)rivals;
-    encode_who(params, lane_slot_ops(slot), count);
+    lane_encode_who(params, lane_slot_ops(slot), count);
     encode_what(params, lane_slot_ops(slot), count);
     params_i32(params, (int32_t)settings->holds.max_extensions);
     params_i64(params, settings->waitlist.offer_ms);

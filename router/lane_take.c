@@ -21,26 +21,7 @@ static void encode_requests(struct params *params, struct lane_op_list *ops, con
                             int32_t count)
 {
     struct lane_op *op;
-    params_array_begin(params, PARAMS_INT8, count);
-    TAILQ_FOREACH (op, ops, place)
-        params_array_i64(params, op->event_id);
-    params_array_end(params);
-    params_array_begin(params, PARAMS_UUID, count);
-    TAILQ_FOREACH (op, ops, place)
-        params_array_uuid(params, &op->booking_id);
-    params_array_end(params);
-    params_array_begin(params, PARAMS_TEXT, count);
-    TAILQ_FOREACH (op, ops, place)
-        params_array_text(params, op->user_id);
-    params_array_end(params);
-    params_array_begin(params, PARAMS_TEXT, count);
-    TAILQ_FOREACH (op, ops, place)
-        params_array_text(params, op->idempotency_key);
-    params_array_end(params);
-    params_array_begin(params, PARAMS_INT8, count);
-    TAILQ_FOREACH (op, ops, place)
-        params_array_i64(params, op->request_hash);
-    params_array_end(params);
+    lane_encode_who(params, ops, count);
     params_array_begin(params, PARAMS_BOOL, count);
     TAILQ_FOREACH (op, ops, place)
         params_array_bool(params, op->asked || op->look_first);

@@ -23,6 +23,7 @@ struct given {
     bool json;
     int number;
     const char *taken;
+    const char *address;
     bool seen;
 };
 
@@ -44,6 +45,7 @@ static int parse(const char *const *args, int word_max, struct given *ret, char 
         {.name = "json", .letter = 'j', .flag = &ret->json},
         {.name = "number", .number = &ret->number, .least = -3, .most = 10, .seen = &ret->seen},
         {.name = "even", .take = take_even, .arg = &ret->taken},
+        {.name = "listen", .take = cli_take_address, .arg = &ret->address},
         {0}};
     int argc = 1;
     ret_argv[0] = (char *)(uintptr_t) "command";
@@ -101,13 +103,14 @@ static void test_what_ends_at_once(void **state)
         const char *args[ARGS_MAX];
         int code;
     } rows[] = {
-        {{"--help"}, 0},         {{"--json", "--help", "word"}, 0},
-        {{"--unknown"}, 2},      {{"-x"}, 2},
-        {{"--config"}, 2},       {{"-c"}, 2},
-        {{"--json=1"}, 2},       {{"--number", "11"}, 2},
-        {{"--number", "-4"}, 2}, {{"--number", ""}, 2},
-        {{"--number", "1x"}, 2}, {{"--number", "99999999999999999999"}, 2},
-        {{"--even", "odd"}, 2},  {{"one", "too many"}, 2},
+        {{"--help"}, 0},           {{"--json", "--help", "word"}, 0},
+        {{"--unknown"}, 2},        {{"-x"}, 2},
+        {{"--config"}, 2},         {{"-c"}, 2},
+        {{"--json=1"}, 2},         {{"--number", "11"}, 2},
+        {{"--number", "-4"}, 2},   {{"--number", ""}, 2},
+        {{"--number", "1x"}, 2},   {{"--number", "99999999999999999999"}, 2},
+        {{"--even", "odd"}, 2},    {{"one", "too many"}, 2},
+        {{"--listen", "8080"}, 2},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         char *argv[ARGS_MAX + 2];
@@ -117,12 +120,23 @@ static void test_what_ends_at_once(void **state)
     }
 }
 
+static void test_an_address(void **state)
+{
+    (void)state;
+    static const char *const args[ARGS_MAX] = {"--listen", "127.0.0.1:8080"};
+    char *argv[ARGS_MAX + 2];
+    struct given given = {0};
+    assert_int_equal(parse(args, 0, &given, argv), -1);
+    assert_string_equal(given.address, "127.0.0.1:8080");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_options_and_words_in_any_order),
         cmocka_unit_test(test_nothing_given),
         cmocka_unit_test(test_what_ends_at_once),
+        cmocka_unit_test(test_an_address),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
